@@ -1,0 +1,38 @@
+# Everything a fresh machine needs besides git, Python 3.11 and make is installed here into .venv.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+# pytest-xdist workers; each takes one thread, so that they do not fight over the cores.
+JOBS   ?= 2
+
+.PHONY: demo test setup check slow clean
+demo: $(VENV)/.demo
+	$(BIN)/hs3 demo
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow"
+
+slow: setup
+	$(BIN)/python -m pytest -m slow
+
+setup: $(VENV)/.setup
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,tensorboard]"
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

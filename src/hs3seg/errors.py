@@ -55,7 +55,7 @@ def nearest(word: str, allowed: Iterable[str], limit: int = 3) -> str:
     Returns:
         `nearest: 'a', 'b'`, or, where nothing is near, `allowed: 'a', 'b', ...` (at most 12 of them).
     """
-    words = list(allowed)
+    words = list(dict.fromkeys(allowed))
     close = difflib.get_close_matches(word, words, n=limit, cutoff=0.5)
     if close:
         return "nearest: " + ", ".join(repr(c) for c in close)

@@ -90,6 +90,7 @@ class SupervisionConfig(_Section):
         "auto", description="auto = the scale transitions, N = N stages spaced by depth, or module names"
     )
     gamma: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of every stage's loss (Eq. 1)")
+    plan: str = Field("", description="a hand-written plan.toml for the arm hs3; then phase one is not needed")
     method: Literal["spectral", "kmeans", "constant_ratio"] = Field(
         "spectral", description="how classes are grouped (Sec. 3.1.3)"
     )
@@ -202,6 +203,7 @@ class Config(_Section):
 
 _WITHOUT_EFFECT = {
     "data": ("root", "num_workers", "cache", "evaluate_splits"),
+    "supervision": ("plan",),
     "train": ("evaluate_every", "checkpoint_seconds", "log_steps", "tensorboard", "threads"),
 }
 
@@ -225,9 +227,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
     if not values:
         raise ConfigError(f"{path}: the file is empty; it must at least say name, [data] kind and [augment] crop")
+    apply_overrides(values, overrides)
+    return _validate(values, str(path))
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Lays `--section.key value` words over plain config values, in place.
+
+    Raises:
+        ConfigError: unknown key (the nearest is named), or a key without a value.
+    """
     for key, text in _pairs(overrides):
         _override(values, key, text)
-    return _validate(values, str(path))
 
 
 def config_from_dict(values: Mapping[str, Any], origin: str) -> Config:

@@ -1,0 +1,67 @@
+"""Confusion matrices, affinity, clustering, trade-off and plan: numpy alone, no torch, so that it starts at once."""
+
+from hs3seg.analysis.affinity import class_affinity
+from hs3seg.analysis.baselines import deep_supervision, no_supervision, random_control, reversed_order
+from hs3seg.analysis.clustering import (
+    cluster_classes,
+    halved_sizes,
+    kmeans_groupings,
+    random_grouping,
+    spectral_groupings,
+)
+from hs3seg.analysis.confusion import (
+    absent_classes,
+    confusion_matrix,
+    iou_per_class,
+    load_confusions,
+    load_embeddings,
+    mean_iou,
+    pixel_accuracy,
+    save_arrays,
+    save_confusions,
+)
+from hs3seg.analysis.plan import StagePlan, SupervisionPlan
+from hs3seg.analysis.study import METHODS, Study, analyze
+from hs3seg.analysis.tradeoff import (
+    DEFAULT_ASPECT,
+    Reference,
+    TradeoffCurve,
+    choose_num_groups,
+    line,
+    theta_of_ratio,
+    tradeoff_curve,
+)
+
+__all__ = [
+    "DEFAULT_ASPECT",
+    "METHODS",
+    "Reference",
+    "StagePlan",
+    "Study",
+    "SupervisionPlan",
+    "TradeoffCurve",
+    "absent_classes",
+    "analyze",
+    "choose_num_groups",
+    "class_affinity",
+    "cluster_classes",
+    "confusion_matrix",
+    "deep_supervision",
+    "halved_sizes",
+    "iou_per_class",
+    "kmeans_groupings",
+    "line",
+    "load_confusions",
+    "load_embeddings",
+    "mean_iou",
+    "no_supervision",
+    "pixel_accuracy",
+    "random_control",
+    "random_grouping",
+    "reversed_order",
+    "save_arrays",
+    "save_confusions",
+    "spectral_groupings",
+    "theta_of_ratio",
+    "tradeoff_curve",
+]

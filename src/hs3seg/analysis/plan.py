@@ -1,0 +1,226 @@
+"""The plan: per stage, which classes are one group, and the weight of its loss.
+
+plan.toml is the hinge between the phases. The program writes it, a person may edit it (that is the paper's manual
+clustering, Sec. 3.1.3), and training reads it. Identity groupings are deep supervision; no stages, the plain network.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from hs3seg.errors import PlanError, nearest
+from hs3seg.files import write_atomically
+from hs3seg.taxonomy import Grouping
+
+DEFAULT_GAMMA = 0.4
+"""Weight of a stage's loss in Eq. 1; the paper states none, this is the auxiliary weight of its code base."""
+
+_HEADER = """\
+# Supervision plan of hs3seg. You may edit it by hand; `hs3 train CONFIG --plan THIS_FILE --out FOLDER` trains by it.
+# Every stage lists its groups: classes in one list are one class for this stage. Each class of `classes` must stand
+# in exactly one group of every stage. To split a group, close its list and open a new one; to merge, join two lists.
+# gamma is the weight of the stage's loss (Eq. 1). Remove a whole [[stage]] to leave that stage unsupervised.
+
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One supervised stage.
+
+    Args:
+        stage: Module name in the network.
+        grouping: Its K_i groups.
+        gamma: Weight of its loss (Eq. 1), >= 0.
+    """
+
+    stage: str
+    grouping: Grouping
+    gamma: float = DEFAULT_GAMMA
+
+    def __post_init__(self) -> None:
+        if not self.gamma >= 0:
+            raise PlanError(f"stage '{self.stage}' has gamma {self.gamma}; a loss weight is 0 or more")
+
+
+@dataclass(frozen=True)
+class SupervisionPlan:
+    """What every stage learns.
+
+    Args:
+        taxonomy_names: All K class names, in id order.
+        stages: Shallow to deep; may be empty.
+        name: What made it: `deep_supervision`, `spectral`, ...
+        notes: Plain values that say how it came about; they change nothing.
+    """
+
+    taxonomy_names: tuple[str, ...]
+    stages: tuple[StagePlan, ...]
+    name: str = "manual"
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [stage.stage for stage in self.stages]
+        for stage in self.stages:
+            if names.count(stage.stage) > 1:
+                raise PlanError(f"stage '{stage.stage}' stands twice in the plan; remove one")
+            if stage.stage == "final":
+                raise PlanError("'final' is the output, not a stage; it always has all classes")
+            if stage.grouping.num_classes != self.num_classes:
+                raise PlanError(
+                    f"stage '{stage.stage}' has {stage.grouping.num_classes} classes, the plan {self.num_classes}"
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.taxonomy_names)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the supervised stages, shallow to deep."""
+        return tuple(stage.stage for stage in self.stages)
+
+    @property
+    def num_groups(self) -> dict[str, int]:
+        """K_i of each stage."""
+        return {stage.stage: stage.grouping.num_groups for stage in self.stages}
+
+    def stage(self, name: str) -> StagePlan:
+        """The plan of one stage.
+
+        Raises:
+            PlanError: no such stage; near names are listed.
+        """
+        for stage in self.stages:
+            if stage.stage == name:
+                return stage
+        raise PlanError(f"stage '{name}' is not in the plan; {nearest(name, self.stage_names)}")
+
+    def check(self, names: Sequence[str]) -> None:
+        """Makes sure that the plan was made for these classes.
+
+        Raises:
+            PlanError: number, names or order of the classes differ; the first difference is named.
+        """
+        names = tuple(names)
+        if names == self.taxonomy_names:
+            return
+        if len(names) != self.num_classes:
+            raise PlanError(
+                f"the plan was made for other classes: it has {self.num_classes}, the data has {len(names)};"
+                " make a new plan from this data's confusion matrices"
+            )
+        at, ours, theirs = next(
+            (i, a, b) for i, (a, b) in enumerate(zip(self.taxonomy_names, names, strict=True)) if a != b
+        )
+        raise PlanError(
+            f"the plan was made for other classes: class {at} is '{ours}' in the plan and '{theirs}' in the data;"
+            " names and order must be equal"
+        )
+
+    def to_toml(self) -> str:
+        """The text of plan.toml."""
+        lines = [_HEADER + tomli_w.dumps({"name": self.name, "classes": list(self.taxonomy_names)})]
+        for stage in self.stages:
+            lines.append(
+                f"\n[[stage]]\n{tomli_w.dumps({'name': stage.stage, 'gamma': float(stage.gamma)})}groups = [\n"
+            )
+            for group in stage.grouping.groups:
+                members = ", ".join(_toml_string(self.taxonomy_names[c]) for c in group)
+                lines.append(f"  [{members}],\n")
+            lines.append("]\n")
+        if self.notes:
+            lines.append("\n# How it came about; for information only.\n" + tomli_w.dumps({"notes": dict(self.notes)}))
+        return "".join(lines)
+
+    @classmethod
+    def from_toml(cls, text: str, origin: str = "plan") -> "SupervisionPlan":
+        """Reads the text of plan.toml; `origin` names it in errors.
+
+        Raises:
+            PlanError: what is wrong, in which stage, and what is allowed.
+        """
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PlanError(f"{origin}: not a TOML file: {error}") from None
+        _known(values, ("name", "classes", "stage", "notes"), origin)
+        classes = values.get("classes")
+        if not isinstance(classes, list) or not classes or not all(isinstance(c, str) for c in classes):
+            raise PlanError(f"{origin}: `classes` must list all class names in id order")
+        doubled = [name for name in classes if classes.count(name) > 1]
+        if doubled:
+            raise PlanError(f"{origin}: class '{doubled[0]}' stands twice in `classes`")
+        entries = values.get("stage", [])
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise PlanError(f"{origin}: write one [[stage]] table (double brackets) per stage")
+        try:
+            stages = tuple(_read_stage(entry, classes) for entry in entries)
+            return cls(tuple(classes), stages, str(values.get("name", "manual")), dict(values.get("notes", {})))
+        except PlanError as error:
+            raise PlanError(f"{origin}: {error}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> "SupervisionPlan":
+        """Reads plan.toml.
+
+        Raises:
+            PlanError: missing, or wrong inside.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise PlanError(f"plan '{path}' does not exist; `hs3 plan --confusion FILE.npz --out {path}` writes one")
+        try:
+            return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError as error:
+            raise PlanError(f"{path}: not a text file: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Writes plan.toml, atomically."""
+        write_atomically(Path(path), lambda temporary: temporary.write_text(self.to_toml(), encoding="utf-8"))
+
+
+def _read_stage(entry: Mapping[str, Any], classes: Sequence[str]) -> StagePlan:
+    name = entry.get("name")
+    if not isinstance(name, str) or not name:
+        raise PlanError('a [[stage]] has no name; write name = "..." (a module of the network)')
+    where = f"stage '{name}'"
+    _known(entry, ("name", "gamma", "groups"), where)
+    gamma = entry.get("gamma", DEFAULT_GAMMA)
+    if isinstance(gamma, bool) or not isinstance(gamma, (int, float)):
+        raise PlanError(f"{where}: gamma = {gamma!r}; must be a number such as {DEFAULT_GAMMA}")
+    groups = entry.get("groups")
+    if not isinstance(groups, list) or not all(
+        isinstance(g, list) and all(isinstance(c, str) for c in g) for g in groups
+    ):
+        raise PlanError(f'{where}: groups must be a list of lists of class names, e.g. [["road", "sidewalk"], ["sky"]]')
+    seen: set[str] = set()
+    for group in groups:
+        if not group:
+            raise PlanError(f"{where}: an empty group; remove it or give it a class")
+        for member in group:
+            if member not in classes:
+                raise PlanError(f"{where}: unknown class '{member}'; {nearest(member, classes)}")
+            if member in seen:
+                raise PlanError(f"{where}: class '{member}' is in two groups; it must be in one")
+            seen.add(member)
+    missing = [c for c in classes if c not in seen]
+    if missing:
+        raise PlanError(f"{where}: class '{missing[0]}' is in no group; add it to one, or as a group of its own")
+    ids = [[classes.index(member) for member in group] for group in groups]
+    return StagePlan(name, Grouping.from_groups(ids, len(classes)), float(gamma))
+
+
+def _known(values: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    for key in values:
+        if key not in allowed:
+            raise PlanError(f"{where}: unknown key '{key}'; {nearest(key, allowed)}")
+
+
+def _toml_string(text: str) -> str:
+    return tomli_w.dumps({"x": text}).removeprefix("x = ").strip()

@@ -1,0 +1,229 @@
+"""The whole analysis: from one confusion matrix per stage to a plan."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hs3seg.analysis.affinity import DEFAULT_EPSILON, class_affinity
+from hs3seg.analysis.baselines import deep_supervision, no_supervision
+from hs3seg.analysis.clustering import halved_sizes, kmeans_groupings, spectral_groupings
+from hs3seg.analysis.confusion import absent_classes, mean_iou
+from hs3seg.analysis.plan import DEFAULT_GAMMA, StagePlan, SupervisionPlan
+from hs3seg.analysis.tradeoff import (
+    DEFAULT_ASPECT,
+    Reference,
+    TradeoffCurve,
+    choose_num_groups,
+    line,
+    theta_of_ratio,
+    tradeoff_curve,
+)
+from hs3seg.errors import PlanError, nearest
+from hs3seg.taxonomy import Grouping
+
+Method = Literal["spectral", "kmeans", "constant_ratio", "deep_supervision", "none"]
+METHODS: tuple[Method, ...] = ("spectral", "kmeans", "constant_ratio", "deep_supervision", "none")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What an analysis found.
+
+    Args:
+        plan: The plan it leads to.
+        reference: The final output's point.
+        curves: One per stage, shallow to deep.
+        absent: Ids of classes without a truth pixel.
+        normalize: How the affinity was made.
+        theta_degrees: Angle of the line; None = the ratio rule.
+        aspect: width:height of the plot theta is measured in.
+    """
+
+    plan: SupervisionPlan
+    reference: Reference
+    curves: tuple[TradeoffCurve, ...]
+    absent: tuple[int, ...]
+    normalize: str
+    theta_degrees: float | None
+    aspect: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "method": self.plan.name,
+            "normalize": self.normalize,
+            "reference": {
+                "num_classes": self.reference.num_classes,
+                "miou": self.reference.miou,
+                "ratio": self.reference.ratio,
+                "rule": "ratio" if self.theta_degrees is None else "theta",
+                "theta_degrees": self.theta_degrees
+                if self.theta_degrees is not None
+                else theta_of_ratio(self.reference, self.aspect),
+                "aspect": self.aspect,
+            },
+            "stages": {
+                curve.stage: self._stage(curve) for curve in self.curves if curve.stage in self.plan.stage_names
+            },
+            "classes": list(self.plan.taxonomy_names),
+            "absent_classes": list(self.absent),
+        }
+
+    def _stage(self, curve: TradeoffCurve) -> dict[str, Any]:
+        stage = self.plan.stage(curve.stage)
+        k = stage.grouping.num_groups
+        return {
+            "num_groups": k,
+            "groups": [list(group) for group in stage.grouping.groups],
+            "miou": curve.mious[k],
+            "reaches_line": curve.mious[k] >= line(self.reference, k, self.theta_degrees, self.aspect) - 1e-12,
+            "gamma": stage.gamma,
+            "curve": [[size, curve.mious[size]] for size in curve.sizes],
+        }
+
+
+def analyze(
+    confusions: Mapping[str, NDArray[Any]],
+    names: Sequence[str] | None = None,
+    *,
+    method: Method = "spectral",
+    normalize: Literal["true", "none"] = "true",
+    theta_degrees: float | None = None,
+    aspect: float = DEFAULT_ASPECT,
+    gamma: float = DEFAULT_GAMMA,
+    seed: int = 0,
+    epsilon: float = DEFAULT_EPSILON,
+    embeddings: Mapping[str, NDArray[np.float64]] | None = None,
+) -> Study:
+    """Groups the classes of every stage and chooses each stage's number of groups (Sec. 3.1).
+
+    Args:
+        confusions: Stage -> (K, K) pixel counts, shallow to deep, and `final`.
+        names: K class names; default class_0 ...
+        method: `spectral` on the stage's affinity; `kmeans` on its embeddings; `constant_ratio` halves the number of
+            groups per earlier stage and groups spectrally; `deep_supervision` and `none` are the baselines.
+        normalize: See `class_affinity`.
+        theta_degrees: Angle of the trade-off line, 0..90; None = the ratio rule.
+        aspect: width:height of the plot in which theta is measured.
+        gamma: Weight of every stage's loss.
+        seed: Of k-means.
+        epsilon: See `class_affinity`.
+        embeddings: Stage -> (K, C), for `kmeans`.
+
+    Raises:
+        PlanError: no `final`, sizes differ, wrong names, unknown method, missing embeddings, or no labelled pixel.
+    """
+    stages, final = _checked(confusions)
+    count = len(final)
+    names = tuple(names) if names is not None else tuple(f"class_{c}" for c in range(count))
+    if len(names) != count:
+        raise PlanError(
+            f"{len(names)} class names for confusion matrices of {count} classes; give the data's own taxonomy"
+        )
+    if method not in METHODS:
+        raise PlanError(f"unknown method '{method}'; {nearest(method, METHODS)}")
+    if theta_degrees is not None and not 0 <= theta_degrees <= 90:
+        raise PlanError(
+            f"theta = {theta_degrees} degrees; allowed: 0 (deep supervision) to 90 (the final output's mIoU)"
+        )
+    reference = Reference(count, mean_iou(final))
+    if math.isnan(reference.miou):
+        raise PlanError("the matrix 'final' holds no labelled pixel; measure on images that have labels")
+    curves = []
+    plans = []
+    for number, (stage, confusion) in enumerate(stages.items()):
+        curve = tradeoff_curve(
+            stage, confusion, _groupings(stage, confusion, method, normalize, seed, epsilon, embeddings)
+        )
+        size = _size(curve, reference, method, theta_degrees, aspect, number, len(stages))
+        curves.append(curve)
+        plans.append(StagePlan(stage, curve.groupings[size], gamma))
+    absent = absent_classes(final)
+    plan = _plan(method, names, plans, gamma)
+    notes = _notes(reference, absent, names, normalize, theta_degrees, aspect, epsilon, seed)
+    plan = SupervisionPlan(plan.taxonomy_names, plan.stages, plan.name, notes)
+    return Study(plan, reference, tuple(curves), absent, normalize, theta_degrees, aspect)
+
+
+def _checked(confusions: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    if "final" not in confusions:
+        raise PlanError("no matrix named 'final'; the final output's matrix is the reference of every stage")
+    final = np.asarray(confusions["final"])
+    stages = {name: np.asarray(matrix) for name, matrix in confusions.items() if name != "final"}
+    for name, matrix in {**stages, "final": final}.items():
+        if matrix.shape != (len(final), len(final)):
+            raise PlanError(f"matrix '{name}' has shape {matrix.shape}; all must be ({len(final)}, {len(final)})")
+    return stages, final
+
+
+def _groupings(
+    stage: str,
+    confusion: NDArray[Any],
+    method: Method,
+    normalize: Literal["true", "none"],
+    seed: int,
+    epsilon: float,
+    embeddings: Mapping[str, NDArray[np.float64]] | None,
+) -> dict[int, Grouping]:
+    if method != "kmeans":
+        return spectral_groupings(class_affinity(confusion, normalize, epsilon))
+    if embeddings is None or stage not in embeddings:
+        raise PlanError(f"method 'kmeans' needs embeddings of stage '{stage}', one row per class; none were given")
+    if len(embeddings[stage]) != len(confusion):
+        raise PlanError(
+            f"embeddings of stage '{stage}' have {len(embeddings[stage])} rows for {len(confusion)} classes"
+        )
+    return kmeans_groupings(embeddings[stage], seed=seed)
+
+
+def _size(
+    curve: TradeoffCurve,
+    reference: Reference,
+    method: Method,
+    theta_degrees: float | None,
+    aspect: float,
+    number: int,
+    num_stages: int,
+) -> int:
+    if method == "deep_supervision":
+        return reference.num_classes
+    if method == "constant_ratio":
+        wanted = halved_sizes(reference.num_classes, num_stages)[number]
+        return min(curve.sizes, key=lambda k: (abs(k - wanted), k))
+    return choose_num_groups(curve, reference, theta_degrees, aspect)
+
+
+def _plan(method: Method, names: tuple[str, ...], stages: list[StagePlan], gamma: float) -> SupervisionPlan:
+    if method == "none":
+        return no_supervision(names)
+    if method == "deep_supervision":
+        return deep_supervision(names, [stage.stage for stage in stages], gamma)
+    return SupervisionPlan(names, tuple(stages), method)
+
+
+def _notes(
+    reference: Reference,
+    absent: tuple[int, ...],
+    names: tuple[str, ...],
+    normalize: str,
+    theta_degrees: float | None,
+    aspect: float,
+    epsilon: float,
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "reference_miou": reference.miou,
+        "ratio": reference.ratio,
+        "rule": "ratio" if theta_degrees is None else "theta",
+        "theta_degrees": theta_degrees if theta_degrees is not None else theta_of_ratio(reference, aspect),
+        "aspect": aspect,
+        "normalize": normalize,
+        "epsilon": epsilon,
+        "seed": seed,
+        # Nothing is known of these classes: where they are grouped means nothing.
+        "absent_classes": [names[c] for c in absent],
+    }

@@ -1,0 +1,226 @@
+"""Config to objects: the only place that knows both sides.
+
+Plain dictionaries map names to classes; nothing registers itself.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hs3seg import networks
+from hs3seg.analysis import SupervisionPlan
+from hs3seg.config import Config, DataConfig, apply_overrides, config_from_dict
+from hs3seg.data import (
+    CamVid,
+    DigitScenes,
+    EvaluationLoader,
+    EvaluationTransform,
+    FolderDataset,
+    LabelStatistics,
+    SegmentationDataset,
+    Subset,
+    TrainingLoader,
+    TrainTransform,
+    analysis_split,
+    infer_taxonomy,
+)
+from hs3seg.engine import Runtime, load_into, read_weights
+from hs3seg.errors import CheckpointError, ConfigError
+from hs3seg.nn import HierarchicalLoss, Supervised, find_stages, make_criteria, supervise
+from hs3seg.taxonomy import Taxonomy
+
+
+def _folder(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
+    root = Path(data.root)
+    if data.taxonomy:
+        taxonomy = Taxonomy.load(Path(data.taxonomy))
+    elif (root / "taxonomy.toml").exists():
+        taxonomy = Taxonomy.load(root / "taxonomy.toml")
+    else:
+        taxonomy = infer_taxonomy(root, masks=data.masks)
+    return FolderDataset(root, split, taxonomy, images=data.images, masks=data.masks, encoding=data.encoding, seed=seed)
+
+
+def _camvid(data: DataConfig, split: str, _seed: int) -> SegmentationDataset:
+    return CamVid(Path(data.root), split)
+
+
+def _digits(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
+    sizes = dict(zip(("train", "val", "test"), data.num_images, strict=True))
+    if split not in sizes:
+        raise ConfigError(f"digits has no split '{split}'; allowed: {', '.join(sizes)}")
+    return DigitScenes(split, sizes[split], size=data.size, seed=seed)
+
+
+_DATASETS: dict[str, Callable[[DataConfig, str, int], SegmentationDataset]] = {
+    "folder": _folder,
+    "camvid": _camvid,
+    "digits": _digits,
+}
+
+
+def make_dataset(config: Config, split: str) -> SegmentationDataset:
+    """A split of the config's data; besides the data set's own names, `reduced` and `analysis` (Sec. 3.1.1)."""
+    data = config.data
+    if data.kind != "digits":
+        if not data.root:
+            raise ConfigError(f"data.root is empty; say where the {data.kind} data is: --data.root FOLDER")
+        if not Path(data.root).is_dir():
+            raise ConfigError(
+                f"data.root '{data.root}' is not a folder; give the data set's top folder: --data.root FOLDER"
+            )
+    if split in ("reduced", "analysis"):
+        whole = _DATASETS[data.kind](data, data.train_split, config.seed)
+        reduced, analysis = analysis_split(len(whole), data.analysis_fraction, config.seed)
+        return Subset(whole, reduced if split == "reduced" else analysis, split)
+    return _DATASETS[data.kind](data, split, config.seed)
+
+
+def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
+    """The network with initial weights that depend on the seed alone: all arms start from the same ones."""
+    torch.manual_seed(config.seed)
+    settings = config.network
+    return networks.create(
+        settings.name,
+        taxonomy.num_classes,
+        pretrained=settings.pretrained,
+        align_corners=settings.align_corners,
+        bn_momentum=settings.bn_momentum,
+    )
+
+
+def make_stages(config: Config, network: nn.Module) -> tuple[str, ...]:
+    """Names of the supervised stages, shallow to deep."""
+    return find_stages(network, torch.zeros(1, 3, *network_size(config)), config.supervision.stages)
+
+
+def network_size(config: Config) -> tuple[int, int]:
+    """Height and width at which the network is examined: the resize, else the training crop."""
+    return config.augment.resize or config.augment.crop
+
+
+def make_supervised(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy) -> Supervised:
+    """The network with one head per stage of the plan."""
+    plan.check(taxonomy.names)
+    network = make_network(config, taxonomy)
+    return supervise(network, plan=plan, example=torch.zeros(1, 3, *network_size(config)))
+
+
+def make_loss(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy, labels: LabelStatistics) -> HierarchicalLoss:
+    """Eq. 1 with the config's per-pixel loss; class weights are recomputed for the groups of each stage."""
+    settings = config.loss
+    options: dict[str, Any] = {}
+    if settings.kind == "ohem":
+        options = {"threshold": settings.ohem_threshold, "min_kept": settings.ohem_min_kept}
+    else:
+        options = {"label_smoothing": settings.label_smoothing}
+    criteria = make_criteria(
+        plan, kind=settings.kind, class_weights=settings.class_weights, frequencies=labels.frequencies, **options
+    )
+    return HierarchicalLoss(plan, ignore_index=taxonomy.ignore_index, criteria=criteria)
+
+
+def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: Runtime) -> TrainingLoader:
+    """Augmented batches; the same ones for any number of workers and processes."""
+    augment = config.augment
+    transform = TrainTransform(
+        augment.crop,
+        resize=augment.resize,
+        scale=augment.scale,
+        flip=augment.flip,
+        color_jitter=augment.color_jitter,
+        ignore_index=dataset.taxonomy.ignore_index,
+    )
+    batch = config.train.batch_size
+    if batch % runtime.world_size:
+        raise ConfigError(
+            f"train.batch_size = {batch} does not divide among {runtime.world_size} processes; take a multiple"
+        )
+    return TrainingLoader(
+        dataset,
+        transform,
+        batch,
+        config.seed,
+        num_workers=config.data.num_workers,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        cache=config.data.cache,
+    )
+
+
+def make_evaluation_loader(config: Config, dataset: SegmentationDataset, runtime: Runtime) -> EvaluationLoader:
+    """Whole images at the network's size, masks at label resolution."""
+    return EvaluationLoader(
+        dataset,
+        EvaluationTransform(config.augment.resize),
+        config.evaluation.batch_size,
+        num_workers=config.data.num_workers,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+    )
+
+
+def make_runtime(config: Config) -> Runtime:
+    """Device, precision and processes as the config says."""
+    settings = config.train
+    return Runtime(settings.precision, settings.channels_last, sync_bn=settings.sync_bn, threads=settings.threads)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that came out of a training, with what is needed to use it."""
+
+    model: Supervised
+    taxonomy: Taxonomy
+    mean: Tensor
+    std: Tensor
+    config: Config
+    identity: dict[str, Any]
+
+
+def describe(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy, identity: dict[str, Any]) -> dict[str, Any]:
+    """What a weight file says about itself, so that it can be used without its run folder."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "plan": plan.to_toml(),
+        "taxonomy": taxonomy.to_dict(),
+        "identity": identity,
+    }
+
+
+def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
+    """Builds the network that a weight file describes and fills it.
+
+    Args:
+        path: A weights.safetensors file, or the folder that holds one.
+        overrides: `--section.key value` words laid over the stored config, e.g. another data.root.
+
+    Raises:
+        CheckpointError: no such file, truncated, a pickle, or weights of another network.
+    """
+    if path.is_dir():
+        path = path / "weights.safetensors"
+    tensors, description = read_weights(path)
+    try:
+        values, plan_text, names = description["config"], description["plan"], description["taxonomy"]
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{path}: its description lacks config, plan or taxonomy; train again") from None
+    apply_overrides(values, overrides)
+    # The file holds all weights: the pretrained ones are not needed again.
+    values["network"]["pretrained"] = False
+    config = config_from_dict(values, str(path))
+    taxonomy = Taxonomy.from_dict(names)
+    plan = SupervisionPlan.from_toml(plan_text, str(path))
+    model = make_supervised(config, plan, taxonomy)
+    load_into(model, tensors, str(path))
+    mean, std = normalisation(model.net)
+    return Trained(model.eval(), taxonomy, mean, std, config, dict(description.get("identity", {})))
+
+
+def normalisation(network: nn.Module) -> tuple[Tensor, Tensor]:
+    """Input mean and standard deviation (C,) of a network, 0..1."""
+    return torch.tensor(network.mean, dtype=torch.float32), torch.tensor(network.std, dtype=torch.float32)

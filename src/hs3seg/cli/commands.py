@@ -1,0 +1,147 @@
+"""One function per command: (options, overrides) -> (result for --json, function that shows it to a person)."""
+
+import shutil
+from argparse import Namespace
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from hs3seg.cli import show
+from hs3seg.config import Config, describe_keys, load_config
+from hs3seg.errors import ConfigError
+
+Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
+
+
+def demo(options: Namespace, overrides: list[str]) -> Result:
+    """Runs the embedded config; an earlier demo is resumed, so a finished one is only shown again."""
+    with resources.as_file(resources.files("hs3seg") / "demo.toml") as path:
+        config = load_config(path, overrides)
+    if options.fresh and config.run_path.exists():
+        if not (config.run_path / "run.json").exists():
+            raise ConfigError(
+                f"--fresh would delete {config.run_path}, which holds no run of hs3; choose another --run_dir"
+            )
+        shutil.rmtree(config.run_path)
+    return _run(config, options, resume=True)
+
+
+def run(options: Namespace, overrides: list[str]) -> Result:
+    """All steps of a config."""
+    return _run(load_config(Path(options.config), overrides), options, resume=options.resume)
+
+
+def _run(config: Config, options: Namespace, *, resume: bool) -> Result:
+    from hs3seg import pipeline
+
+    return pipeline.run(config, resume=resume), show.run
+
+
+def train(options: Namespace, overrides: list[str]) -> Result:
+    """One network by one plan."""
+    from hs3seg import pipeline
+
+    config = load_config(Path(options.config), overrides)
+    session = pipeline.open_session(config)
+    return pipeline.train_command(
+        session, Path(options.out), arm=options.arm, plan=options.plan, split=options.split
+    ), show.train
+
+
+def analyze(options: Namespace, overrides: list[str]) -> Result:
+    """Confusion matrices of phase one."""
+    from hs3seg import pipeline
+
+    weights = Path(options.weights)
+    session = pipeline.open_session(pipeline.load_trained(weights, overrides).config)
+    confusion = pipeline.analyze_step(session, weights, Path(options.out), split=options.split)
+    return {"confusion": str(confusion)}, show.files
+
+
+def plan(options: Namespace, overrides: list[str]) -> Result:
+    """Groups from matrices alone; starts without torch."""
+    from hs3seg.analysis import analyze as study_of
+    from hs3seg.analysis import load_confusions, load_embeddings
+    from hs3seg.taxonomy import Taxonomy
+
+    path = Path(options.confusion)
+    confusions = load_confusions(path)
+    found = (
+        [Path(options.taxonomy)]
+        if options.taxonomy
+        else [path.parent / "taxonomy.toml", path.parent.parent / "taxonomy.toml"]
+    )
+    names = next((Taxonomy.load(place).names for place in found if options.taxonomy or place.exists()), None)
+    if options.method == "kmeans" and not options.embeddings:
+        raise ConfigError(
+            "--method kmeans needs --embeddings FILE.npz; `hs3 analyze` writes one with supervision.method = kmeans"
+        )
+    study = study_of(
+        confusions,
+        names,
+        method=options.method,
+        normalize=options.normalize,
+        theta_degrees=options.theta,
+        aspect=options.aspect,
+        gamma=options.gamma,
+        seed=options.seed,
+        embeddings=load_embeddings(Path(options.embeddings)) if options.embeddings else None,
+    )
+    result = study.to_dict()
+    if options.out:
+        study.plan.save(Path(options.out))
+        result["plan"] = options.out
+    return result, lambda values: show.plan(values, study.plan)
+
+
+def evaluate(options: Namespace, overrides: list[str]) -> Result:
+    """Scores of a trained network."""
+    from hs3seg import pipeline
+
+    weights = Path(options.weights)
+    session = pipeline.open_session(pipeline.load_trained(weights, overrides).config)
+    out = Path(options.out) if options.out else None
+    return pipeline.evaluate_step(session, weights, options.split, out=out), show.evaluation
+
+
+def predict(options: Namespace, overrides: list[str]) -> Result:
+    """Segments image files."""
+    from hs3seg import pipeline
+
+    return pipeline.predict_step(
+        Path(options.weights), [Path(p) for p in options.images], Path(options.out), output=options.output
+    ), show.files
+
+
+def report(options: Namespace, overrides: list[str]) -> Result:
+    """The page of a run folder; starts without torch."""
+    from hs3seg.report import build_report
+
+    return {"report": str(build_report(Path(options.run), Path(options.out) if options.out else None))}, show.files
+
+
+def profile(options: Namespace, overrides: list[str]) -> Result:
+    """Cost of a network or of a config's arms."""
+    from hs3seg import networks, pipeline
+
+    if options.list:
+        return {"networks": list(networks.names())}, show.files
+    if not options.network:
+        raise ConfigError("`hs3 profile` needs a network's name or a config file; --list lists the networks")
+    if not options.network.endswith(".toml"):
+        return pipeline.profile_network(options.network, options.classes, tuple(options.size)), show.cost
+    return pipeline.profile_config(load_config(Path(options.network), overrides)), show.profile
+
+
+def data(options: Namespace, overrides: list[str]) -> Result:
+    """Everything that is wrong with a data set, in one go."""
+    from hs3seg import pipeline
+
+    return pipeline.check_step(load_config(Path(options.config), overrides)), show.findings
+
+
+def keys(options: Namespace, overrides: list[str]) -> Result:
+    """All config values."""
+    rows = [{"key": key, "default": default, "meaning": meaning} for key, default, meaning in describe_keys()]
+    return {"keys": rows}, show.keys

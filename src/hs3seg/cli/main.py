@@ -1,0 +1,72 @@
+"""Entry point: finds the command, runs it, turns errors into exit codes."""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from hs3seg import __version__
+from hs3seg.cli import commands
+from hs3seg.cli.parser import make_parser, refuse, split_overrides
+from hs3seg.errors import ConfigError, UserError, nearest
+
+_WITH_CONFIG = ("demo", "run", "train", "analyze", "evaluate", "profile", "data")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: Words after `hs3`; default: those of the process.
+
+    Returns:
+        0 = done, 2 = the user's mistake, 1 = ours, 130 = interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except UserError as error:
+        print(f"hs3: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "hs3: interrupted; what was done is saved. Give the same command with --resume to go on.", file=sys.stderr
+        )
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; say nothing more, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        print("hs3: this is a bug of ours; please report it with the lines above", file=sys.stderr)
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    parser, made = make_parser()
+    if words and words[0] == "--version":
+        print(f"hs3seg {__version__}")
+        return 0
+    if not words:
+        parser.print_help()
+        return 0
+    if not words[0].startswith("-") and words[0] not in made:
+        raise ConfigError(f"unknown command '{words[0]}'; {nearest(words[0], made)}")
+    own, overrides = words, []
+    if words[0] in made:
+        own, overrides = split_overrides(made[words[0]], words[1:])
+        if words[0] not in _WITH_CONFIG:
+            refuse(made[words[0]], overrides)
+        own = [words[0], *own]
+    try:
+        options = parser.parse_args(own)
+    except SystemExit as done:  # --help
+        return int(done.code or 0)
+    result, show = getattr(commands, options.command)(options, overrides)
+    if options.json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        show(result)
+    return int(result.get("exit_code", 0)) if isinstance(result, dict) else 0

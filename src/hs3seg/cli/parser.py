@@ -1,0 +1,159 @@
+"""The words of the command line. argparse, since it starts in no time and its help can teach."""
+
+import argparse
+import textwrap
+from typing import NoReturn
+
+from hs3seg.errors import ConfigError, nearest
+
+OVERRIDES = """\
+Any value of the config can be laid over on the command line, e.g.
+  --data.root ../camvid   --train.epochs 20   --augment.crop 256,320   --supervision.theta_degrees 80
+`hs3 keys` lists every value with its default and meaning."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Builds the parser; also returns each command's own parser by name."""
+    parser = _Parser(
+        prog="hs3",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Hierarchically supervised semantic segmentation (HS3): early stages learn the classes they can tell apart.",
+        epilog=textwrap.dedent("""\
+            a first look          hs3 demo
+            your own data         hs3 data check CONFIG, then hs3 run CONFIG
+            step by step          hs3 train -> analyze -> plan -> train --plan -> evaluate -> report
+            your own loop         hs3 plan --confusion matrices.npz
+
+            Every step reads files and writes files and can be run again alone. --json puts one JSON object on
+            standard output and nothing else. Exit code 2 = something in the input is wrong (the message says how
+            to mend it), 1 = a bug of ours."""),
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and stop")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    made: dict[str, argparse.ArgumentParser] = {}
+
+    def command(name: str, summary: str, details: str = "") -> argparse.ArgumentParser:
+        made[name] = commands.add_parser(
+            name,
+            help=summary,
+            description=summary + ("\n\n" + details if details else ""),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        made[name].add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
+        return made[name]
+
+    demo = command("demo", "train none, deep supervision and HS3 on embedded digit scenes and show who won", OVERRIDES)
+    demo.add_argument("--fresh", action="store_true", help="delete an earlier demo's folder first; else it is resumed")
+
+    run = command("run", "run all steps of a config: every arm, the analysis, the report", OVERRIDES)
+    run.add_argument("config", help="a TOML file, e.g. configs/camvid-hrnet-w18-small.toml")
+    run.add_argument("--resume", action="store_true", help="go on in the run's folder; what is done is skipped")
+
+    train = command("train", "train one network by one plan", OVERRIDES)
+    train.add_argument("config", help="a TOML file")
+    train.add_argument(
+        "--out", required=True, help="folder for weights, log and state; resumed if it holds this training"
+    )
+    plan = train.add_mutually_exclusive_group()
+    plan.add_argument("--plan", help="plan.toml to train by (from `hs3 plan`, or written by hand)")
+    plan.add_argument("--arm", choices=("none", "deep_supervision"), default="deep_supervision", help="a baseline")
+    train.add_argument("--split", default="train", help="train (default), or reduced: without the analysis images")
+
+    analyze = command("analyze", "measure every stage's confusion matrix on the analysis split (Sec. 3.1.1)", OVERRIDES)
+    analyze.add_argument("weights", help="folder or weights.safetensors of phase one")
+    analyze.add_argument("--out", required=True, help="folder for confusion.npz")
+    analyze.add_argument("--split", default="analysis", help="split to measure on (default: analysis)")
+
+    plan_ = command(
+        "plan",
+        "group the classes of every stage from confusion matrices alone (Sec. 3.1)",
+        "FILE.npz holds one (K, K) array of pixel counts per stage, shallow to deep, and one named 'final';\n"
+        "rows are truth, columns prediction. numpy.savez(FILE, stage2=..., stage3=..., final=...) writes one.",
+    )
+    plan_.add_argument("--confusion", required=True, metavar="FILE.npz", help="the matrices")
+    plan_.add_argument(
+        "--taxonomy", help="taxonomy.toml with class names; default: beside the matrices or one folder up"
+    )
+    plan_.add_argument(
+        "--method", choices=("spectral", "kmeans", "constant_ratio", "deep_supervision", "none"), default="spectral"
+    )
+    plan_.add_argument("--embeddings", metavar="FILE.npz", help="(K, C) array per stage, for --method kmeans")
+    plan_.add_argument("--normalize", choices=("true", "none"), default="true", help="divide rows by their sums first")
+    plan_.add_argument(
+        "--theta", type=float, metavar="DEG", help="angle of the trade-off line; default: the ratio rule"
+    )
+    plan_.add_argument("--aspect", type=float, default=1.652, help="width:height of the plot theta is measured in")
+    plan_.add_argument("--gamma", type=float, default=0.4, help="weight of every stage's loss (Eq. 1)")
+    plan_.add_argument("--seed", type=int, default=0)
+    plan_.add_argument("--out", metavar="PLAN.toml", help="where to write the plan; default: only show it")
+
+    evaluate = command("evaluate", "score a trained network on a split, all stages in one pass", OVERRIDES)
+    evaluate.add_argument("weights", help="folder or weights.safetensors of a training")
+    evaluate.add_argument("--split", default="val")
+    evaluate.add_argument(
+        "--out", help="folder for evaluation-SPLIT.json and its matrices; default: beside the weights"
+    )
+
+    predict = command("predict", "segment images")
+    predict.add_argument("images", nargs="+", help="image files or folders")
+    predict.add_argument("--weights", required=True, help="folder or weights.safetensors of a training")
+    predict.add_argument("--out", default="predictions", help="folder for the results (default: predictions)")
+    predict.add_argument(
+        "--output",
+        choices=("palette", "overlay", "both"),
+        default="both",
+        help="palette: NAME.png whose pixel values are class ids, shown in class colours; overlay: on the image",
+    )
+
+    report = command("report", "write the report page of a run folder")
+    report.add_argument("run", help="run folder; what it lacks the page leaves out")
+    report.add_argument("--out", help="folder for the page; default: RUN/report")
+
+    profile = command("profile", "parameters and multiply-accumulates of a network, or of a config's arms", OVERRIDES)
+    profile.add_argument("network", nargs="?", help="a network's name or a config file")
+    profile.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), default=(1024, 2048), help="input, pixels")
+    profile.add_argument("--classes", type=int, default=19, metavar="K")
+    profile.add_argument("--list", action="store_true", help="list the networks")
+
+    data = command("data", "check a data set before training on it", OVERRIDES)
+    data.add_argument("action", choices=("check",))
+    data.add_argument("config", help="a TOML file")
+
+    command("keys", "list every config value with its default and meaning")
+    return parser, made
+
+
+def split_overrides(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
+    """Separates a command's own words from `--section.key value` overrides, wherever they stand."""
+    options = {name for action in parser._actions for name in action.option_strings}
+    own: list[str] = []
+    overrides: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name = word.partition("=")[0]
+        if not word.startswith("--") or word == "--" or name in options:
+            own.append(word)
+            continue
+        overrides.append(word)
+        if "=" not in word and rest:
+            overrides.append(rest.pop(0))
+    return own, overrides
+
+
+def refuse(parser: argparse.ArgumentParser, overrides: list[str]) -> None:
+    """Error for a command that takes no config values.
+
+    Raises:
+        ConfigError: naming the nearest option.
+    """
+    if overrides:
+        options = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
+        raise ConfigError(f"unknown option '{overrides[0]}' of `{parser.prog}`; {nearest(overrides[0], options)}")

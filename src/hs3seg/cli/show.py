@@ -1,0 +1,142 @@
+"""Results for a person, as tables on standard output."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hs3seg.analysis import SupervisionPlan
+
+_ARM_NAMES = {"none": "no supervision", "deep_supervision": "deep supervision", "hs3": "HS3"}
+
+
+def run(result: dict[str, Any]) -> None:
+    """Table of arms, the groups, the honest end state, the report's place."""
+    console = Console()
+    for split, arms in result["splits"].items():
+        table = Table(title=f"{split}, seed {result['seed']}")
+        for column in ("arm", "mIoU %", "pixel accuracy %"):
+            table.add_column(column, justify="left" if column == "arm" else "right")
+        for arm, values in arms.items():
+            table.add_row(_ARM_NAMES.get(arm, arm), _percent(values["miou"]), _percent(values["pixel_accuracy"]))
+        console.print(table)
+    for stage, groups in result.get("groups", {}).items():
+        console.print(f"{stage}: {len(groups)} groups", style="bold")
+        merged = [" + ".join(group) for group in groups if len(group) > 1]
+        console.print("  merged: " + ("; ".join(merged) or "nothing, every class on its own"))
+    for line in verdict(result):
+        console.print(line)
+    console.print(f"plan:   {result['plan']}", soft_wrap=True)
+    console.print(f"report: {result['report']}", soft_wrap=True)
+    console.print(f"time:   {result['seconds'] / 60:.1f} minutes")
+
+
+def verdict(result: Mapping[str, Any]) -> list[str]:
+    """Who won on each split, and how much one run is worth."""
+    lines = []
+    for split, arms in result["splits"].items():
+        scores = {arm: values["miou"] for arm, values in arms.items() if values["miou"] is not None}
+        if len(scores) < 2:
+            continue
+        ranked = sorted(scores, key=lambda arm: -scores[arm])
+        gap = 100 * (scores[ranked[0]] - scores[ranked[1]])
+        line = f"{split}: {_ARM_NAMES.get(ranked[0], ranked[0])} is ahead of {_ARM_NAMES.get(ranked[1], ranked[1])} by {gap:.1f} points"
+        if "hs3" in scores and ranked[0] != "hs3":
+            line += f"; HS3 did not win (it is {100 * (scores[ranked[0]] - scores['hs3']):.1f} points behind)"
+        lines.append(line + ".")
+    if lines:
+        lines.append("One seed: differences of about a point are within what the seed alone moves.")
+    return lines
+
+
+def train(result: dict[str, Any]) -> None:
+    """Where the weights are."""
+    Console().print(f"weights: {result['weights']} ({result['seconds'] / 60:.1f} minutes)", soft_wrap=True)
+
+
+def files(result: dict[str, Any]) -> None:
+    """Plain `key: value` lines."""
+    console = Console()
+    for key, value in result.items():
+        for item in value if isinstance(value, list) else [value]:
+            console.print(f"{key}: {item}", soft_wrap=True)
+
+
+def plan(result: dict[str, Any], plan: SupervisionPlan) -> None:
+    """The reference, and the groups of each stage by name."""
+    console = Console()
+    reference = result["reference"]
+    console.print(
+        f"final output: mIoU {_percent(reference['miou'])} % on {reference['num_classes']} classes,"
+        f" ratio {reference['ratio']:.5f} per class"
+    )
+    for stage in plan.stages:
+        found = result["stages"].get(stage.stage, {})
+        console.print(
+            f"{stage.stage}: {stage.grouping.num_groups} groups, mIoU {_percent(found.get('miou'))} %", style="bold"
+        )
+        for group in stage.grouping.groups:
+            console.print("  " + ", ".join(plan.taxonomy_names[c] for c in group))
+    if "plan" in result:
+        console.print(f"plan: {result['plan']}", soft_wrap=True)
+
+
+def evaluation(result: dict[str, Any]) -> None:
+    """mIoU, pixel accuracy and IoU per class."""
+    console = Console()
+    console.print(
+        f"{result['split']}: mIoU {_percent(result['miou'])} %, pixel accuracy {_percent(result['pixel_accuracy'])} %,"
+        f" {result['num_images']} images"
+    )
+    table = Table()
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, value in result["iou"].items():
+        table.add_row(name, _percent(value))
+    console.print(table)
+    for stage, values in result["stages"].items():
+        console.print(f"{stage}: mIoU {_percent(values['miou'])} % on its {values['num_groups']} groups")
+
+
+def cost(result: dict[str, Any]) -> None:
+    """Cost of one network."""
+    height, width = result["input_size"]
+    console = Console()
+    console.print(f"{result['network']}, {height}x{width}, {result['num_classes']} classes")
+    console.print(f"  convolutions and linear  {result['conv_macs']:,} MACs ({result['conv_macs'] / 1e9:.2f} GMACs)")
+    console.print(f"  attention matmuls        {result['matmul_macs']:,} MACs")
+    console.print(f"  parameters               {result['parameters']:,}")
+
+
+def profile(result: dict[str, Any]) -> None:
+    """Cost of a config's arms."""
+    height, width = result["input_size"]
+    table = Table(title=f"{result['network']}, {height}x{width}, {result['num_classes']} classes")
+    for column in ("", "GMACs", "parameters"):
+        table.add_column(column, justify="right" if column else "left")
+    rows = {"inference, every arm": result["inference"]} | {f"training, {k}": v for k, v in result["training"].items()}
+    for name, values in rows.items():
+        table.add_row(name, f"{values['gmacs']:.3f}", f"{values['parameters']:,}")
+    Console().print(table)
+
+
+def findings(result: dict[str, Any]) -> None:
+    """What a data check found."""
+    console = Console()
+    for finding in result["findings"]:
+        console.print(f"{finding['level']}: {finding['file']}: {finding['message']}", soft_wrap=True, markup=False)
+    counts = {level: sum(f["level"] == level for f in result["findings"]) for level in ("error", "warning", "info")}
+    console.print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} remarks")
+
+
+def keys(result: dict[str, Any]) -> None:
+    """All config values."""
+    for row in result["keys"]:
+        Console().print(
+            f"{row['key']} = {row['default']}\n    {row['meaning']}", markup=False, highlight=False, soft_wrap=True
+        )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"

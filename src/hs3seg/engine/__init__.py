@@ -1,0 +1,20 @@
+"""Devices and precision, the training loop, the evaluation pass, checkpoints and the run log."""
+
+from hs3seg.engine.evaluation import Evaluation, evaluate
+from hs3seg.engine.loop import Job, finished, train
+from hs3seg.engine.progress import Reporter
+from hs3seg.engine.runtime import Runtime
+from hs3seg.engine.weights import load_into, read_weights, save_weights
+
+__all__ = [
+    "Evaluation",
+    "Job",
+    "Reporter",
+    "Runtime",
+    "evaluate",
+    "finished",
+    "load_into",
+    "read_weights",
+    "save_weights",
+    "train",
+]

@@ -1,0 +1,110 @@
+"""Weights as safetensors with what is needed to use them, and the state of an unfinished training.
+
+Nothing here unpickles code: weights are safetensors, and training state is loaded with `weights_only=True`.
+"""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hs3seg.errors import CheckpointError
+from hs3seg.files import write_atomically
+
+FORMAT = "hs3seg-1"
+
+
+def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
+    """Writes a model's state dict and a plain description of how to build it, atomically.
+
+    Args:
+        path: A `.safetensors` file.
+        model: Its state dict is written in contiguous layout.
+        description: JSON-able: network, taxonomy, plan, normalisation.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    metadata = {"format": FORMAT, "description": json.dumps(dict(description), sort_keys=True)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads tensors and description of a weight file of ours.
+
+    Raises:
+        CheckpointError: missing, truncated, a pickle, or not written by hs3seg.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"weight file '{path}' does not exist; `hs3 train` or `hs3 run` writes one")
+    if _is_pickle(path):
+        raise CheckpointError(
+            f"{path}: this is a pickle, which can run code when it is loaded; only .safetensors files are read here"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}); it may be truncated, copy it again"
+        ) from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: not written by hs3seg (format {metadata.get('format')!r}, expected {FORMAT!r});"
+            " trunk weights from elsewhere go to network.pretrained"
+        )
+    return tensors, json.loads(metadata["description"])
+
+
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Fills a model, strictly.
+
+    Raises:
+        CheckpointError: names or shapes differ, i.e. the weights belong to another network.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in tensors]
+    unused = [name for name in tensors if name not in own]
+    shapes = [name for name in own if name in tensors and own[name].shape != tensors[name].shape]
+    if missing or unused or shapes:
+        example = (missing + unused + shapes)[0]
+        raise CheckpointError(
+            f"{origin}: weights of another network: {len(missing)} names missing, {len(unused)} unknown,"
+            f" {len(shapes)} of another shape, e.g. '{example}'; use the config that trained them"
+        )
+    model.load_state_dict(dict(tensors))
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a training state (tensors and plain values only), atomically."""
+    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Reads a training state without running any code in it.
+
+    Raises:
+        CheckpointError: truncated, or it holds more than tensors and plain values.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: not a training state that can be trusted ({reason}); delete it to start this training anew"
+        ) from None
+    if not isinstance(state, dict) or "identity" not in state:
+        raise CheckpointError(f"{path}: not a training state of hs3seg; delete it to start this training anew")
+    return state
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(4)
+    return head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

@@ -1,0 +1,31 @@
+"""The steps of a run as functions, file in and file out; and the run that calls them in order."""
+
+from hs3seg.build import load_trained
+from hs3seg.pipeline.run import run
+from hs3seg.pipeline.steps import (
+    Session,
+    analyze_step,
+    evaluate_step,
+    open_session,
+    plan_step,
+    profile_step,
+    train_step,
+)
+from hs3seg.pipeline.tools import check_step, predict_step, profile_config, profile_network, train_command
+
+__all__ = [
+    "Session",
+    "analyze_step",
+    "check_step",
+    "evaluate_step",
+    "load_trained",
+    "open_session",
+    "plan_step",
+    "predict_step",
+    "profile_config",
+    "profile_network",
+    "profile_step",
+    "run",
+    "train_command",
+    "train_step",
+]

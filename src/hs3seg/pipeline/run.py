@@ -1,0 +1,167 @@
+"""A whole run: train -> analyze -> plan -> train -> evaluate -> report, skipping what is there."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hs3seg import __version__
+from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision, random_control, reversed_order
+from hs3seg.build import make_dataset, make_network, make_stages
+from hs3seg.config import Config
+from hs3seg.errors import RunFolderError
+from hs3seg.files import write_json
+from hs3seg.pipeline.steps import (
+    Session,
+    analyze_step,
+    evaluate_step,
+    open_session,
+    plan_step,
+    profile_step,
+    train_step,
+)
+from hs3seg.report import build_report
+from hs3seg.taxonomy import Taxonomy
+
+
+def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[str, Any]:
+    """Runs all steps of a config into its run folder.
+
+    Args:
+        config: The run.
+        resume: Go on in a folder that holds this very run; steps that are done are skipped.
+        quiet: Show no progress.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        RunFolderError: the folder holds another run, or this one and `resume` is false.
+    """
+    began = time.monotonic()
+    session = open_session(config, quiet=quiet)
+    path = config.run_path
+    dataset = make_dataset(config, config.data.train_split)
+    for split in config.data.evaluate_splits:
+        make_dataset(config, split)  # a missing split is said before hours of training, not after
+    taxonomy = dataset.taxonomy
+    facts = _claim(session, path, resume=resume)
+    stages = make_stages(config, make_network(config, taxonomy))
+    session.runtime.barrier()
+    if session.runtime.is_main:
+        config.save(path / "config.toml")
+        taxonomy.save(path / "taxonomy.toml")
+    plans: dict[str, SupervisionPlan] = {}
+    for arm in config.arms:
+        plans[arm] = _arm_plan(session, arm, taxonomy, stages)
+        if session.runtime.is_main:
+            write_json(path / "profile.json", profile_step(config, taxonomy, plans))
+        folder = path / "arms" / arm
+        train_step(session, plans[arm], folder, arm=arm, split="train")
+        for split in config.data.evaluate_splits:
+            if not (folder / f"evaluation-{split}.json").exists():
+                evaluate_step(session, folder, split)
+        if session.runtime.is_main:
+            facts["seconds"] += time.monotonic() - began
+            began = time.monotonic()
+            write_json(path / "run.json", facts)
+            build_report(path)
+    session.runtime.barrier()
+    results = _results(config, path, taxonomy, plans, facts["seconds"])
+    if session.runtime.is_main:
+        write_json(path / "results.json", results)
+        build_report(path)
+    return results
+
+
+def _arm_plan(session: Session, arm: str, taxonomy: Taxonomy, stages: tuple[str, ...]) -> SupervisionPlan:
+    config = session.config
+    gamma = config.supervision.gamma
+    makers: dict[str, Callable[[], SupervisionPlan]] = {
+        "none": lambda: no_supervision(taxonomy.names),
+        "deep_supervision": lambda: deep_supervision(taxonomy.names, stages, gamma),
+        "hs3": lambda: _hs3_plan(session, taxonomy, stages),
+        "random": lambda: random_control(_hs3_plan(session, taxonomy, stages), config.seed),
+        "reversed": lambda: reversed_order(_hs3_plan(session, taxonomy, stages)),
+    }
+    return makers[arm]()
+
+
+def _hs3_plan(session: Session, taxonomy: Taxonomy, stages: tuple[str, ...]) -> SupervisionPlan:
+    """Phase one and the analysis, or the user's own plan."""
+    config, path = session.config, session.config.run_path
+    if config.supervision.plan:
+        plan = SupervisionPlan.load(Path(config.supervision.plan))
+        plan.check(taxonomy.names)
+        return plan
+    phase_one = deep_supervision(taxonomy.names, stages, config.supervision.gamma)
+    train_step(session, phase_one, path / "phase_one", arm="phase_one", split="reduced")
+    confusion = analyze_step(session, path / "phase_one", path / "analysis")
+    if session.runtime.is_main:
+        plan_step(config, confusion, taxonomy, path / "plan.toml")
+    session.runtime.barrier()
+    return SupervisionPlan.load(path / "plan.toml")
+
+
+def _claim(session: Session, path: Path, *, resume: bool) -> dict[str, Any]:
+    """Makes the run folder ours, or refuses it."""
+    marker = path / "run.json"
+    fingerprint = session.config.fingerprint()
+    if marker.exists():
+        facts: dict[str, Any] = json.loads(marker.read_text())
+        if facts.get("fingerprint") != fingerprint:
+            raise RunFolderError(
+                f"{path} holds another run ('{facts.get('name')}', other config values); choose another --run_dir,"
+                f" or look at {path / 'config.toml'} for what it was"
+            )
+        if not resume:
+            raise RunFolderError(f"{path} holds this run already; add --resume to go on, or choose another --run_dir")
+        return facts
+    if path.exists() and any(path.iterdir()):
+        raise RunFolderError(f"{path} is not empty and holds no run of hs3; choose another --run_dir")
+    facts = {
+        "name": session.config.name,
+        "fingerprint": fingerprint,
+        "seed": session.config.seed,
+        "hs3seg": __version__,
+        "python": sys.version.split()[0],
+        "command": ["hs3", *sys.argv[1:]],
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": 0.0,
+    }
+    session.runtime.barrier()
+    if session.runtime.is_main:
+        write_json(marker, facts)
+    return facts
+
+
+def _results(
+    config: Config, path: Path, taxonomy: Taxonomy, plans: Mapping[str, SupervisionPlan], seconds: float
+) -> dict[str, Any]:
+    splits = {
+        split: {
+            arm: _scores(json.loads((path / "arms" / arm / f"evaluation-{split}.json").read_text()))
+            for arm in config.arms
+        }
+        for split in config.data.evaluate_splits
+    }
+    first = config.data.evaluate_splits[0] if config.data.evaluate_splits else None
+    return {
+        "seconds": round(seconds, 1),
+        "arms": splits[first] if first else {},
+        "splits": splits,
+        "num_groups": dict(plans["hs3"].num_groups) if "hs3" in plans else {},
+        "groups": {
+            stage.stage: [[taxonomy.names[c] for c in group] for group in stage.grouping.groups]
+            for stage in (plans["hs3"].stages if "hs3" in plans else ())
+        },
+        "plan": str(path / "plan.toml") if (path / "plan.toml").exists() else config.supervision.plan or None,
+        "report": str(path / "report" / "index.html"),
+        "seed": config.seed,
+    }
+
+
+def _scores(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    return {"miou": evaluation["miou"], "pixel_accuracy": evaluation["pixel_accuracy"]}

@@ -1,0 +1,253 @@
+"""The steps of a run; each reads files and writes files, and can be run again alone."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hs3seg.analysis import SupervisionPlan, analyze, load_confusions, load_embeddings, save_confusions
+from hs3seg.build import (
+    Trained,
+    describe,
+    load_trained,
+    make_dataset,
+    make_evaluation_loader,
+    make_loss,
+    make_network,
+    make_runtime,
+    make_supervised,
+    make_training_loader,
+    network_size,
+    normalisation,
+)
+from hs3seg.config import Config
+from hs3seg.data import LabelStatistics, SegmentationDataset, class_frequencies
+from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished, train
+from hs3seg.files import write_atomically, write_json
+from hs3seg.nn import count_cost
+from hs3seg.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the steps of one process share."""
+
+    config: Config
+    runtime: Runtime
+    reporter: Reporter
+
+
+def open_session(config: Config, *, quiet: bool = False) -> Session:
+    """Starts the runtime; only the first process of several shows progress."""
+    runtime = make_runtime(config)
+    return Session(config, runtime, Reporter(enabled=runtime.is_main and not quiet))
+
+
+def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: str, split: str) -> None:
+    """Trains one network by one plan into an arm folder; goes on where an earlier process stopped.
+
+    Args:
+        session: Config, runtime and progress.
+        plan: Stages, groups and weights; no stages = the plain network.
+        folder: The arm folder.
+        arm: Name of the arm, part of the training's identity.
+        split: `train`, `reduced` or any split of the data.
+    """
+    config, runtime, reporter = session.config, session.runtime, session.reporter
+    dataset = make_dataset(config, config.data.train_split if split == "train" else split)
+    identity = {
+        "arm": arm,
+        "config": config.fingerprint(),
+        "plan": _hash(plan_groups(plan)),
+        "split": split,
+        "images": _hash(list(dataset.names)),
+    }
+    taxonomy = dataset.taxonomy
+    model = make_supervised(config, plan, taxonomy)
+    mean, std = normalisation(model.net)
+    loader = make_training_loader(config, dataset, runtime)
+    watched = None
+    if config.train.evaluate_every and config.data.evaluate_splits:
+        watched = _watch(session, config.data.evaluate_splits[0], mean.tolist(), std.tolist())
+    job = Job(
+        model=model,
+        loss=make_loss(config, plan, taxonomy, _label_statistics(session, dataset, folder)),
+        loader=loader,
+        settings=config.train,
+        mean=mean,
+        std=std,
+        folder=folder,
+        identity=identity,
+        description=describe(config, plan, taxonomy, identity),
+        label=f"train {arm}" if arm != "phase_one" else "phase one",
+        seed=config.seed,
+        evaluate=watched,
+    )
+    if finished(job):
+        reporter.say(f"{job.label}: already done")
+        return
+    if runtime.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        plan.save(folder / "plan.toml")
+    runtime.barrier()
+    train(job, runtime, reporter)
+
+
+def analyze_step(session: Session, weights: Path, out: Path, *, split: str = "analysis") -> Path:
+    """Measures every stage's confusion matrix on the analysis split (Sec. 3.1.1).
+
+    Args:
+        session: Config, runtime and progress.
+        weights: Weight file of phase one, or its folder.
+        out: Folder for confusion.npz, and for embeddings.npz with the method kmeans.
+        split: Split to measure on.
+
+    Returns:
+        Path of confusion.npz.
+    """
+    path = out / "confusion.npz"
+    needs_embeddings = session.config.supervision.method == "kmeans"
+    if path.exists() and (not needs_embeddings or (out / "embeddings.npz").exists()):
+        session.reporter.say("analysis: already done")
+        return path
+    trained = load_trained(weights)
+    result = _evaluate(session, trained, split, with_embeddings=needs_embeddings, label="analysis")
+    if session.runtime.is_main:
+        out.mkdir(parents=True, exist_ok=True)
+        if needs_embeddings:
+            _save_arrays(out / "embeddings.npz", result.embeddings)
+        save_confusions(path, result.confusions)
+    session.runtime.barrier()
+    return path
+
+
+def plan_step(config: Config, confusion: Path, taxonomy: Taxonomy, plan_path: Path) -> SupervisionPlan:
+    """Groups the classes of every stage and writes plan.toml, with analysis.json beside the matrices.
+
+    A plan that is there already is kept, since a person may have edited it.
+    """
+    if plan_path.exists():
+        plan = SupervisionPlan.load(plan_path)
+        plan.check(taxonomy.names)
+        return plan
+    settings = config.supervision
+    embeddings = confusion.with_name("embeddings.npz")
+    study = analyze(
+        load_confusions(confusion),
+        taxonomy.names,
+        method=settings.method,
+        normalize=settings.normalize,
+        theta_degrees=settings.theta_degrees,
+        aspect=settings.aspect,
+        gamma=settings.gamma,
+        seed=config.seed,
+        embeddings=load_embeddings(embeddings) if settings.method == "kmeans" else None,
+    )
+    write_json(confusion.with_name("analysis.json"), study.to_dict())
+    study.plan.save(plan_path)
+    return study.plan
+
+
+def evaluate_step(session: Session, weights: Path, split: str, *, out: Path | None = None) -> dict[str, Any]:
+    """Evaluates a trained network on a split and writes evaluation, confusion and samples to its folder."""
+    folder = out or (weights if weights.is_dir() else weights.parent)
+    path = folder / f"evaluation-{split}.json"
+    trained = load_trained(weights)
+    result = _evaluate(
+        session, trained, split, num_samples=session.config.evaluation.num_samples, label=f"evaluate on {split}"
+    )
+    values = result.to_dict()
+    if session.runtime.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_confusions(folder / f"confusion-{split}.npz", result.confusions)
+        _save_arrays(folder / f"samples-{split}.npz", result.samples)
+        write_json(path, values)
+    session.runtime.barrier()
+    return values
+
+
+def profile_step(config: Config, taxonomy: Taxonomy, plans: Mapping[str, SupervisionPlan]) -> dict[str, Any]:
+    """Parameters and GMACs of the plain network and of each arm in training, at the network's input size."""
+    height, width = network_size(config)
+    plain = count_cost(make_network(config, taxonomy), (1, 3, height, width))
+    training = {
+        arm: count_cost(make_supervised(config, plan, taxonomy), (1, 3, height, width)) for arm, plan in plans.items()
+    }
+    return {
+        "network": config.network.name,
+        "input_size": [height, width],
+        "num_classes": taxonomy.num_classes,
+        "inference": {"gmacs": plain.gmacs, "parameters": plain.parameters},
+        "training": {arm: {"gmacs": cost.gmacs, "parameters": cost.parameters} for arm, cost in training.items()},
+    }
+
+
+def _evaluate(session: Session, trained: Trained, split: str, **options: Any) -> Evaluation:
+    dataset = make_dataset(session.config, split)
+    trained.model.plan.check(dataset.taxonomy.names)
+    loader = make_evaluation_loader(session.config, dataset, session.runtime)
+    return evaluate(
+        trained.model, loader, session.runtime, session.reporter, mean=trained.mean, std=trained.std, **options
+    )
+
+
+def _watch(session: Session, split: str, mean: list[float], std: list[float]) -> Callable[[Any], dict[str, Any]]:
+    """Evaluation during training, for the log's curves only: no decision is taken from it."""
+
+    def now(model: Any) -> dict[str, Any]:
+        loader = make_evaluation_loader(session.config, make_dataset(session.config, split), session.runtime)
+        result = evaluate(
+            model,
+            loader,
+            session.runtime,
+            Reporter(enabled=False),
+            mean=torch.tensor(mean),
+            std=torch.tensor(std),
+        ).to_dict()
+        stages = result["stages"]
+        return {
+            "split": split,
+            "miou": {**{s: v["miou"] for s, v in stages.items()}, "final": result["miou"]},
+            "pixel_accuracy": {
+                **{s: v["pixel_accuracy"] for s, v in stages.items()},
+                "final": result["pixel_accuracy"],
+            },
+        }
+
+    return now
+
+
+def _label_statistics(session: Session, dataset: SegmentationDataset, folder: Path) -> LabelStatistics:
+    """Class frequencies of the split a network trains on; also the reading test of every mask before hours of work."""
+    with session.reporter.task("read masks", len(dataset)) as task:
+        statistics = class_frequencies(dataset, progress=lambda: task.advance(1))
+    if statistics.all_ignored:
+        names = ", ".join(statistics.all_ignored[:3])
+        session.reporter.say(
+            f"{len(statistics.all_ignored)} images have no labelled pixel ({names} ...); they are kept"
+        )
+    if session.runtime.is_main:
+        write_json(folder / "labels.json", statistics.to_dict(dataset.taxonomy.names))
+    return statistics
+
+
+def plan_groups(plan: SupervisionPlan) -> list[Any]:
+    """What of a plan the weights depend on."""
+    return [list(plan.taxonomy_names), [[s.stage, list(s.grouping.assignment), s.gamma] for s in plan.stages]]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, write)

@@ -1,0 +1,77 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hs3seg.engine.weights import load_into, load_state, read_weights, save_state, save_weights
+from hs3seg.errors import CheckpointError
+
+
+def test_round_trip_keeps_bits_and_description(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    save_weights(tmp_path / "w.safetensors", net, {"config": {"seed": 3}})
+    tensors, description = read_weights(tmp_path / "w.safetensors")
+    assert description == {"config": {"seed": 3}}
+    assert all(torch.equal(tensors[name], value) for name, value in net.state_dict().items())
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    load_into(other, tensors, "w")
+    assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), net.state_dict().values(), strict=True))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_weights(tmp_path / "w.safetensors", nn.Linear(2, 3), {})
+    tensors, _ = read_weights(tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="another network.*1 of another shape.*weight"):
+        load_into(nn.Linear(4, 3), tensors, "w")
+    with pytest.raises(CheckpointError, match="2 names missing"):
+        load_into(nn.Sequential(nn.Linear(2, 3)), tensors, "w")
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, nn.Linear(20, 30), {})
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(CheckpointError, match="truncated"):
+        read_weights(path)
+
+
+def test_foreign_safetensors_are_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="not written by hs3seg"):
+        read_weights(tmp_path / "x.safetensors")
+
+
+class Attack:
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.victim,)
+
+
+def test_no_code_in_a_pickle_ever_runs(tmp_path: Path) -> None:
+    victim = tmp_path / "ran"
+    for name, write in {
+        "torch": lambda path: torch.save({"identity": Attack(victim)}, path),
+        "plain": lambda path: path.write_bytes(pickle.dumps(Attack(victim))),
+    }.items():
+        path = tmp_path / name
+        write(path)
+        with pytest.raises(CheckpointError, match="pickle"):
+            read_weights(path)
+        with pytest.raises(CheckpointError, match="not a training state"):
+            load_state(path)
+    assert not victim.exists()
+
+
+def test_state_round_trip_and_truncation(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, {"identity": {"arm": "x"}, "step": 3, "model": {"w": torch.arange(1000.0)}})
+    assert torch.equal(load_state(path)["model"]["w"], torch.arange(1000.0))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError, match="not a training state"):
+        load_state(path)

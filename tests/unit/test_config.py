@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import pytest
+
+from hs3seg.config import Config, describe_keys, load_config
+from hs3seg.errors import ConfigError
+
+MINIMAL = 'name = "run"\n[data]\nkind = "camvid"\n[augment]\ncrop = [32, 48]\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def test_file_and_overrides_meet_in_one_config(file: Path) -> None:
+    config = load_config(
+        file, ["--data.root", "there", "--train.epochs=3", "--augment.resize", "64,96", "--supervision.stages", "a,b"]
+    )
+    assert config.data.root == "there"
+    assert config.train.epochs == 3
+    assert config.augment.resize == (64, 96)
+    assert config.augment.crop == (32, 48)
+    assert config.supervision.stages == ("a", "b")
+
+
+def test_none_unsets_an_optional_value(file: Path) -> None:
+    file.write_text(MINIMAL + "[supervision]\ntheta_degrees = 80\n")
+    assert load_config(file).supervision.theta_degrees == 80
+    assert load_config(file, ["--supervision.theta_degrees", "none"]).supervision.theta_degrees is None
+
+
+def test_text_values_stay_text(file: Path) -> None:
+    assert load_config(file, ["--name", "123"]).name == "123"
+    assert load_config(file, ["--network.pretrained", "w.pth"]).network.pretrained == "w.pth"
+    assert load_config(file, ["--network.pretrained", "true"]).network.pretrained is True
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["--data.rot", "x"], ["data.rot", "data.root"]),
+        (["--train.epochs", "sixty"], ["train.epochs", "sixty", "integer"]),
+        (["--train.epochs", "0"], ["train.epochs", "0", "greater than or equal to 1"]),
+        (["--data.kind", "cam"], ["data.kind", "cam", "camvid"]),
+        (["--augment.crop", "[1, -2]"], ["augment.crop", "-2"]),
+        (["--train.epochs"], ["--train.epochs", "no value"]),
+        (["stray"], ["stray", "--section.key value"]),
+    ],
+)
+def test_wrong_overrides_name_key_value_and_remedy(file: Path, overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(file, overrides)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["empty"]),
+        ("name = ", ["not a TOML file"]),
+        ('nmae = "x"\n' + MINIMAL, ["unknown key 'nmae'", "'name'"]),
+        (MINIMAL + "[trian]\nepochs = 3\n", ["unknown key 'trian'", "'train'"]),
+        (MINIMAL + "[train]\nepoch = 3\n", ["unknown key 'train.epoch'", "'train.epochs'"]),
+        (MINIMAL.replace("crop = [32, 48]", ""), ["augment.crop", "missing"]),
+        (MINIMAL + '[train]\nepochs = "3"\n', ["train.epochs", "integer"]),
+    ],
+)
+def test_wrong_files_name_file_key_and_remedy(file: Path, text: str, words: list[str]) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    for word in [str(file), *words]:
+        assert word in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(tmp_path / "no.toml")
+
+
+def test_saved_config_reads_back_equal(file: Path, tmp_path: Path) -> None:
+    config = load_config(file, ["--augment.color_jitter", "[0.1, 0.1, 0.1, 0.0]", "--supervision.stages", "2"])
+    config.save(tmp_path / "again.toml")
+    assert load_config(tmp_path / "again.toml") == config
+
+
+def test_fingerprint_tells_what_changes_weights_from_what_does_not(file: Path) -> None:
+    base = load_config(file).fingerprint()
+    for same in (["--data.root", "x"], ["--run_dir", "y"], ["--data.num_workers", "3"], ["--train.log_steps", "1"]):
+        assert load_config(file, same).fingerprint() == base
+    for other in (["--seed", "1"], ["--train.learning_rate", "0.5"], ["--loss.kind", "ohem"], ["--augment.flip", "0.0"]):
+        assert load_config(file, other).fingerprint() != base
+
+
+def test_every_key_is_described() -> None:
+    rows = list(describe_keys())
+    assert {"data.root", "train.epochs", "supervision.gamma", "name"} <= {key for key, _, _ in rows}
+    assert all(meaning for _, _, meaning in rows)
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*.toml")), ids=lambda p: p.stem)
+def test_each_shipped_config_loads(path: Path) -> None:
+    assert isinstance(load_config(path), Config)
+
+
+def test_demo_config_loads() -> None:
+    import hs3seg
+
+    assert load_config(Path(hs3seg.__file__).parent / "demo.toml").data.kind == "digits"

@@ -105,8 +105,8 @@ def choose_num_groups(
     """The largest number of groups whose point lies on or above the line.
 
     The paper intersects a falling curve with a rising line; measured curves wiggle, so the rule is: largest k.
-    theta = 0 asks for nothing and gives K (deep supervision). Where no point reaches the line, the smallest k comes nearest
-    to it and is taken.
+    theta = 0 asks for nothing and gives K (deep supervision). Where no point reaches the line, the smallest k
+    comes nearest to it and is taken.
 
     Args:
         curve: Of the stage.

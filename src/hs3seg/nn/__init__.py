@@ -1,0 +1,25 @@
+"""Taps, heads, the supervised wrapper and the hierarchical loss; plain arguments, no config."""
+
+from hs3seg.nn.cost import Cost, count_cost
+from hs3seg.nn.embeddings import ClassMeans
+from hs3seg.nn.heads import StageHead
+from hs3seg.nn.losses import CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
+from hs3seg.nn.supervised import Supervised, final_logits, supervise
+from hs3seg.nn.taps import find_stages, merge_maps
+
+__all__ = [
+    "ClassMeans",
+    "Cost",
+    "CrossEntropy",
+    "HierarchicalLoss",
+    "Ohem",
+    "StageHead",
+    "Supervised",
+    "count_cost",
+    "final_logits",
+    "find_stages",
+    "group_class_weights",
+    "make_criteria",
+    "merge_maps",
+    "supervise",
+]

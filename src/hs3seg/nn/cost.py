@@ -1,0 +1,46 @@
+"""Multiply-accumulates and parameters of a network, without computing anything."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+_ATTENTION = ("bmm", "baddbmm", "_scaled_dot_product")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one forward pass.
+
+    Args:
+        conv_macs: Of convolutions and linear layers.
+        matmul_macs: Of products of activations (attention).
+        parameters: Number of parameters.
+    """
+
+    conv_macs: int
+    matmul_macs: int
+    parameters: int
+
+    @property
+    def gmacs(self) -> float:
+        """Convolution and linear multiply-accumulates in 10^9, as the paper counts."""
+        return self.conv_macs / 1e9
+
+
+def count_cost(module: nn.Module, shape: tuple[int, ...]) -> Cost:
+    """Counts one forward pass in evaluation mode.
+
+    Args:
+        module: Left as it is; a copy without values is run.
+        shape: Of the input, e.g. (1, 3, 1024, 2048).
+    """
+    parameters = sum(p.numel() for p in module.parameters())
+    empty = copy.deepcopy(module).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        empty(torch.empty(shape, device="meta"))
+    flops = counter.get_flop_counts().get("Global", {})
+    matmul = sum(count for op, count in flops.items() if any(name in str(op) for name in _ATTENTION))
+    return Cost((sum(flops.values()) - matmul) // 2, matmul // 2, parameters)

@@ -1,0 +1,250 @@
+"""Per-pixel losses, and their sum over the stages (Eq. 1).
+
+Shapes: N batch, k groups of a stage, H x W the labels' size, h x w the logits'.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hs3seg.analysis import SupervisionPlan
+from hs3seg.errors import ConfigError, PlanError, nearest
+from hs3seg.taxonomy import Grouping
+
+WeightKind = Literal["none", "inverse_log", "inverse_sqrt", "median"]
+WEIGHT_KINDS: tuple[WeightKind, ...] = ("none", "inverse_log", "inverse_sqrt", "median")
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy at label resolution: logits are upsampled bilinearly and taken in float32.
+
+    Args:
+        class_weights: (k,) or None.
+        label_smoothing: Share of the target spread over all groups, 0..1.
+        ignore_index: Label that does not count.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self, class_weights: Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int = 255
+    ) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", class_weights)
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over the labelled pixels (weighted, if there are weights).
+
+        Args:
+            logits: (N, k, h, w).
+            labels: (N, H, W) int64.
+
+        Returns:
+            Scalar; a batch without a labelled pixel gives a zero that has a gradient.
+        """
+        logits = upsample(logits, labels)
+        losses = F.cross_entropy(
+            logits,
+            labels,
+            weight=self.class_weights,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+        return losses / self._weight_of(labels)
+
+    def _weight_of(self, labels: Tensor) -> Tensor:
+        """Sum of the pixels' weights, at least a tiny number: torch divides zero by zero where nothing is labelled."""
+        valid = labels != self.ignore_index
+        if self.class_weights is None:
+            return valid.sum().clamp(min=1).to(torch.float32)
+        weights = F.pad(self.class_weights, (0, 1))  # the ignore label's weight is zero
+        index = torch.where(valid, labels, len(self.class_weights))
+        return weights[index].sum().clamp(min=1e-12)
+
+
+class Ohem(nn.Module):
+    """Cross-entropy of the hardest pixels: those whose true class has a probability below a threshold.
+
+    Args:
+        threshold: Probability, 0..1.
+        min_kept: At least this many pixels of the batch are kept (all labelled ones if fewer).
+        class_weights: (k,) or None.
+        ignore_index: Label that does not count.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        threshold: float = 0.9,
+        min_kept: int = 131072,
+        class_weights: Tensor | None = None,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("class_weights", class_weights)
+        self.threshold, self.min_kept, self.ignore_index = threshold, min_kept, ignore_index
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of the kept pixels; logits (N, k, h, w), labels (N, H, W) int64."""
+        logits = upsample(logits, labels)
+        losses = F.cross_entropy(
+            logits, labels, weight=self.class_weights, ignore_index=self.ignore_index, reduction="none"
+        )  # (N, H, W)
+        valid = labels != self.ignore_index
+        if not bool(valid.any()):
+            return losses.sum()
+        with torch.no_grad():
+            index = torch.where(valid, labels, 0)
+            truth = F.softmax(logits, dim=1).gather(1, index[:, None]).squeeze(1)[valid]  # (pixels,)
+            rank = min(self.min_kept, truth.numel())
+            bound = torch.kthvalue(truth, rank).values.clamp(min=self.threshold)
+            keep = truth <= bound
+        return losses[valid][keep].mean()
+
+
+class HierarchicalLoss(nn.Module):
+    """The loss of Eq. 1: sum over stages of gamma_i L_i on the stage's groups, plus the loss of the final output.
+
+    Args:
+        plan: Groups and gamma of each stage.
+        ignore_index: Label that does not count; it stays as it is in every grouping.
+        criteria: Stage (and `final`) -> module of (logits, labels); default plain cross-entropy.
+    """
+
+    def __init__(
+        self, plan: SupervisionPlan, ignore_index: int = 255, criteria: Mapping[str, nn.Module] | None = None
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self.ignore_index = ignore_index
+        criteria = criteria or {}
+        names = [*plan.stage_names, "final"]
+        unknown = [name for name in criteria if name not in names]
+        if unknown:
+            raise PlanError(
+                f"a criterion for '{unknown[0]}', which is not a stage of the plan; {nearest(unknown[0], names)}"
+            )
+        self.criteria = nn.ModuleList(criteria.get(name) or CrossEntropy(ignore_index=ignore_index) for name in names)
+        for number, stage in enumerate(plan.stages):
+            table = torch.tensor(stage.grouping.assignment, dtype=torch.int64)
+            self.register_buffer(f"_table{number}", table, persistent=False)
+
+    def forward(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """The scalar of Eq. 1.
+
+        Args:
+            outputs: Of `Supervised`: stage -> (N, k_i, h, w), and `final` -> (N, K, h, w).
+            labels: (N, H, W) int64 class ids, 0..K-1 or the ignore label.
+        """
+        return self.combine(self.terms(outputs, labels))
+
+    def terms(self, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+        """The unweighted loss of each stage and of `final`.
+
+        Raises:
+            PlanError: an output is missing.
+        """
+        found = {}
+        for number, name in enumerate([*self.plan.stage_names, "final"]):
+            if name not in outputs:
+                raise PlanError(f"no output '{name}' for the plan's loss; {nearest(name, outputs)}")
+            targets = labels if name == "final" else self._remap(labels, number)
+            found[name] = self.criteria[number](outputs[name], targets)
+        return found
+
+    def combine(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Eq. 1 from its terms."""
+        total = terms["final"]
+        for stage in self.plan.stages:
+            total = total + stage.gamma * terms[stage.stage]
+        return total
+
+    def _remap(self, labels: Tensor, number: int) -> Tensor:
+        if self.plan.stages[number].grouping.is_identity:
+            return labels
+        table: Tensor = getattr(self, f"_table{number}")
+        valid = labels != self.ignore_index
+        return torch.where(valid, table[torch.where(valid, labels, 0)], labels)
+
+
+def upsample(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (N, k, h, w) in float32 at the labels' size: (N, k, H, W)."""
+    logits = logits.float()
+    if logits.shape[-2:] == labels.shape[-2:]:
+        return logits
+    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def group_class_weights(frequencies: Sequence[int], grouping: Grouping, kind: WeightKind) -> Tensor | None:
+    """Weights of a stage's groups from the pixels of each GROUP, so that a merged class does not count as rare.
+
+    With p the group's share of the labelled pixels: inverse_log is 1 / ln(1.02 + p) (ENet), inverse_sqrt p^-1/2, median
+    median(p) / p, at most 10 times the smallest for both. They are scaled so that the mean over pixels is 1.
+    A group without pixels gets the largest weight of the others; nothing depends on it.
+
+    Args:
+        frequencies: (K,) pixel counts per class.
+        grouping: K classes -> k groups.
+        kind: `none` gives None.
+
+    Returns:
+        (k,) float32.
+    """
+    if kind == "none":
+        return None
+    if kind not in WEIGHT_KINDS:
+        raise ConfigError(f"unknown class weights '{kind}'; {nearest(kind, WEIGHT_KINDS)}")
+    counts = torch.zeros(grouping.num_groups, dtype=torch.float64)
+    counts.index_add_(0, torch.tensor(grouping.assignment), torch.as_tensor(list(frequencies), dtype=torch.float64))
+    present = counts > 0
+    if not bool(present.any()):
+        raise ConfigError("class weights need labelled pixels, and the training split has none")
+    share = counts[present] / counts.sum()
+    if kind == "inverse_log":
+        raw = 1 / torch.log(1.02 + share)
+    else:
+        raw = share.rsqrt() if kind == "inverse_sqrt" else share.median() / share
+        raw = raw.clamp(max=10 * raw.min())
+    raw = raw / (share * raw).sum()
+    weights = torch.full((grouping.num_groups,), float(raw.max()), dtype=torch.float64)
+    weights[present] = raw
+    return weights.to(torch.float32)
+
+
+def make_criteria(
+    plan: SupervisionPlan,
+    kind: Literal["cross_entropy", "ohem"] = "cross_entropy",
+    class_weights: WeightKind = "none",
+    frequencies: Sequence[int] | None = None,
+    ignore_index: int = 255,
+    **options: Any,
+) -> dict[str, nn.Module]:
+    """One per-pixel loss for each stage and `final`, with class weights of that stage's groups.
+
+    Args:
+        plan: Stages and groups.
+        kind: `cross_entropy` or `ohem`.
+        class_weights: See `group_class_weights`.
+        frequencies: (K,) pixel counts per class; needed with class weights.
+        ignore_index: Label that does not count.
+        options: Of `CrossEntropy` or `Ohem`.
+    """
+    if class_weights != "none" and frequencies is None:
+        raise ConfigError(f"class_weights = '{class_weights}' needs the pixel frequencies of the training split")
+    groupings = {stage.stage: stage.grouping for stage in plan.stages} | {"final": Grouping.identity(plan.num_classes)}
+    make = {"cross_entropy": CrossEntropy, "ohem": Ohem}[kind]
+    return {
+        name: make(
+            class_weights=group_class_weights(frequencies or [], grouping, class_weights),
+            ignore_index=ignore_index,
+            **options,
+        )
+        for name, grouping in groupings.items()
+    }

@@ -1,0 +1,149 @@
+"""Any network with supervised stages, and the way back to the plain one."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hs3seg.analysis import SupervisionPlan, deep_supervision
+from hs3seg.errors import NetworkError
+from hs3seg.nn.heads import StageHead
+from hs3seg.nn.taps import find_stages, merge_maps
+
+
+def supervise(
+    net: nn.Module,
+    stages: Literal["auto"] | int | Sequence[str] = "auto",
+    plan: SupervisionPlan | None = None,
+    num_classes: int | None = None,
+    example: Tensor | None = None,
+) -> "Supervised":
+    """Puts a head on every stage of a network.
+
+    Args:
+        net: Any network that gives logits; it is tapped in place, not copied.
+        stages: See `find_stages`; not used when a plan names them.
+        plan: Groups per stage; None = deep supervision, every stage has all classes.
+        num_classes: K, needed without a plan.
+        example: Images (N, 3, H, W) for the dry run that sizes the heads; default one of 3x128x128.
+
+    Raises:
+        NetworkError: a stage cannot be tapped, or neither plan nor num_classes is given.
+    """
+    example = torch.zeros(1, 3, 128, 128) if example is None else example[:1]
+    if plan is None:
+        if num_classes is None:
+            raise NetworkError("supervise() needs a plan, or num_classes for deep supervision")
+        names = tuple(f"class_{c}" for c in range(num_classes))
+        plan = deep_supervision(names, find_stages(net, example, stages))
+    elif plan.stages:
+        order = find_stages(net, example, plan.stage_names)
+        if order != plan.stage_names:
+            raise NetworkError(f"the plan's stages run in the order {', '.join(order)}; list them shallow to deep")
+    return Supervised(net, plan, example)
+
+
+class Supervised(nn.Module):
+    """A network and the heads of its stages; `strip()` gives the network back untouched.
+
+    Use `supervise` to make one. State-dict names are `net.*` and `heads.*`; a dot in a stage's name becomes a slash.
+
+    Args:
+        net: The network; hooks are put on its stages.
+        plan: Groups per stage.
+        example: (1, 3, H, W) for the dry run that sizes the heads.
+    """
+
+    def __init__(self, net: nn.Module, plan: SupervisionPlan, example: Tensor) -> None:
+        super().__init__()
+        self.net = net
+        self.plan = plan
+        self._caught: dict[str, Any] = {}
+        modules = dict(net.named_modules())
+        # A partial of a bound method, not a closure: it survives deepcopy, pickle and torch.compile.
+        self._handles = [
+            modules[stage].register_forward_hook(partial(self._catch, stage)) for stage in plan.stage_names
+        ]
+        widths = self._widths(example)
+        self.heads = nn.ModuleDict(
+            {_key(stage.stage): StageHead(widths[stage.stage], stage.grouping.num_groups) for stage in plan.stages}
+        )
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the supervised stages, shallow to deep."""
+        return self.plan.stage_names
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Logits of every stage, shallow to deep, then `final`.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+
+        Returns:
+            stage -> (N, k_i, h_i, w_i) at the stage's own resolution; `final` -> (N, K, h, w).
+        """
+        return self.forward_with_features(images)[0]
+
+    def forward_with_features(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As `forward`, and the merged features (N, C_i, h_i, w_i) of every stage."""
+        final = final_logits(self.net(images))
+        features = {stage: merge_maps(self._caught[stage], stage) for stage in self.stages}
+        # Nothing is kept: features would hold on to the graph and break deepcopy.
+        self._caught.clear()
+        outputs: dict[str, Tensor] = {stage: self.heads[_key(stage)](features[stage]) for stage in self.stages}
+        outputs["final"] = final
+        return outputs, features
+
+    def strip(self) -> nn.Module:
+        """Removes hooks and heads; returns the very network that was given, with the same names and outputs."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        return self.net
+
+    def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        self._caught[stage] = output
+
+    def _widths(self, example: Tensor) -> dict[str, int]:
+        if not self.plan.stages:
+            return {}
+        modes = {module: module.training for module in self.net.modules()}
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                parameter = next(self.net.parameters(), example)
+                self.net(example.to(parameter.device))
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        widths = {stage: merge_maps(self._caught[stage], stage).shape[1] for stage in self.stages}
+        self._caught.clear()
+        return widths
+
+
+def final_logits(output: Any) -> Tensor:
+    """The final logits (N, K, H, W) in a network's output: a tensor, `["out"]`, `.logits`, or the first of a list.
+
+    Raises:
+        NetworkError: none of these.
+    """
+    found = output
+    if isinstance(found, Mapping):
+        found = found.get("out", found.get("logits"))
+    elif not isinstance(found, Tensor) and hasattr(found, "logits"):
+        found = found.logits
+    elif isinstance(found, (list, tuple)) and found:
+        found = found[0]
+    if not isinstance(found, Tensor) or found.ndim != 4:
+        raise NetworkError(
+            f"no logits (N, K, H, W) in the network's output of type {type(output).__name__}; it must be a tensor, have"
+            " 'out' or 'logits', or be a list that begins with them"
+        )
+    return found
+
+
+def _key(stage: str) -> str:
+    return stage.replace(".", "/")

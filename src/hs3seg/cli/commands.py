@@ -1,4 +1,4 @@
-"""One function per command: (options, overrides) -> (result for --json, function that shows it to a person)."""
+"""One function per command: (options, config overrides) -> (result for --json, function that shows it to a person)."""
 
 import shutil
 from argparse import Namespace
@@ -24,15 +24,15 @@ def demo(options: Namespace, overrides: list[str]) -> Result:
                 f"--fresh would delete {config.run_path}, which holds no run of hs3; choose another --run_dir"
             )
         shutil.rmtree(config.run_path)
-    return _run(config, options, resume=True)
+    return _run(config, resume=True)
 
 
 def run(options: Namespace, overrides: list[str]) -> Result:
     """All steps of a config."""
-    return _run(load_config(Path(options.config), overrides), options, resume=options.resume)
+    return _run(load_config(Path(options.config), overrides), resume=options.resume)
 
 
-def _run(config: Config, options: Namespace, *, resume: bool) -> Result:
+def _run(config: Config, *, resume: bool) -> Result:
     from hs3seg import pipeline
 
     return pipeline.run(config, resume=resume), show.run
@@ -59,7 +59,7 @@ def analyze(options: Namespace, overrides: list[str]) -> Result:
     return {"confusion": str(confusion)}, show.files
 
 
-def plan(options: Namespace, overrides: list[str]) -> Result:
+def plan(options: Namespace, _overrides: list[str]) -> Result:
     """Groups from matrices alone; starts without torch."""
     from hs3seg.analysis import analyze as study_of
     from hs3seg.analysis import load_confusions, load_embeddings
@@ -105,7 +105,7 @@ def evaluate(options: Namespace, overrides: list[str]) -> Result:
     return pipeline.evaluate_step(session, weights, options.split, out=out), show.evaluation
 
 
-def predict(options: Namespace, overrides: list[str]) -> Result:
+def predict(options: Namespace, _overrides: list[str]) -> Result:
     """Segments image files."""
     from hs3seg import pipeline
 
@@ -114,7 +114,7 @@ def predict(options: Namespace, overrides: list[str]) -> Result:
     ), show.files
 
 
-def report(options: Namespace, overrides: list[str]) -> Result:
+def report(options: Namespace, _overrides: list[str]) -> Result:
     """The page of a run folder; starts without torch."""
     from hs3seg.report import build_report
 
@@ -141,7 +141,7 @@ def data(options: Namespace, overrides: list[str]) -> Result:
     return pipeline.check_step(load_config(Path(options.config), overrides)), show.findings
 
 
-def keys(options: Namespace, overrides: list[str]) -> Result:
+def keys(_options: Namespace, _overrides: list[str]) -> Result:
     """All config values."""
     rows = [{"key": key, "default": default, "meaning": meaning} for key, default, meaning in describe_keys()]
     return {"keys": rows}, show.keys

@@ -54,7 +54,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if not words[0].startswith("-") and words[0] not in made:
         raise ConfigError(f"unknown command '{words[0]}'; {nearest(words[0], made)}")
-    own, overrides = words, []
+    own = words
+    overrides: list[str] = []
     if words[0] in made:
         own, overrides = split_overrides(made[words[0]], words[1:])
         if words[0] not in _WITH_CONFIG:

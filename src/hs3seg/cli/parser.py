@@ -23,7 +23,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         prog="hs3",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Hierarchically supervised semantic segmentation (HS3): early stages learn the classes they can tell apart.",
+        description="HS3, hierarchically supervised semantic segmentation: stages learn what they can tell apart.",
         epilog=textwrap.dedent("""\
             a first look          hs3 demo
             your own data         hs3 data check CONFIG, then hs3 run CONFIG

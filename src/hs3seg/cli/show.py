@@ -39,11 +39,13 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         scores = {arm: values["miou"] for arm, values in arms.items() if values["miou"] is not None}
         if len(scores) < 2:
             continue
-        ranked = sorted(scores, key=lambda arm: -scores[arm])
-        gap = 100 * (scores[ranked[0]] - scores[ranked[1]])
-        line = f"{split}: {_ARM_NAMES.get(ranked[0], ranked[0])} is ahead of {_ARM_NAMES.get(ranked[1], ranked[1])} by {gap:.1f} points"
-        if "hs3" in scores and ranked[0] != "hs3":
-            line += f"; HS3 did not win (it is {100 * (scores[ranked[0]] - scores['hs3']):.1f} points behind)"
+        first, second = sorted(scores, key=lambda arm: -scores[arm])[:2]
+        gap = 100 * (scores[first] - scores[second])
+        line = (
+            f"{split}: {_ARM_NAMES.get(first, first)} is ahead of {_ARM_NAMES.get(second, second)} by {gap:.1f} points"
+        )
+        if "hs3" in scores and first != "hs3":
+            line += f"; HS3 did not win (it is {100 * (scores[first] - scores['hs3']):.1f} points behind)"
         lines.append(line + ".")
     if lines:
         lines.append("One seed: differences of about a point are within what the seed alone moves.")

@@ -97,7 +97,7 @@ def evaluate(
     """
     taxonomy = loader.dataset.taxonomy
     was_training = model.training
-    model = runtime.place(model).eval()  # type: ignore[assignment]  # the same module
+    model = runtime.place(model).eval()
     counter = _Counter(model, taxonomy.num_classes, taxonomy.ignore_index, runtime.device)
     means = ClassMeans(taxonomy.num_classes, model.stages) if with_embeddings else None
     total = len(loader.dataset)
@@ -108,9 +108,10 @@ def evaluate(
         for batch in loader:
             masks = batch.masks.to(runtime.device)
             with runtime.accelerator.autocast():
-                outputs = model(runtime.images(batch.images, mean, std))  # {stage: (n, k_i, h, w)}
+                # {stage: (n, k_i, h, w)}, {stage: (n, C_i, h, w)}
+                outputs, features = model.forward_with_features(runtime.images(batch.images, mean, std))
             if means is not None:
-                means.update(model.features(), masks, taxonomy.ignore_index)
+                means.update(features, masks, taxonomy.ignore_index)
             for i, (index, name) in enumerate(zip(batch.indices, batch.names, strict=True)):
                 predictions = counter.add(name, {s: o[i : i + 1] for s, o in outputs.items()}, masks[i])
                 if index in wanted:
@@ -130,7 +131,7 @@ def evaluate(
         num_ignored_pixels=int(runtime.sum(torch.tensor(counter.ignored, device=runtime.device))),
         all_ignored=sorted(runtime.gather(counter.all_ignored)),
         samples=_pack(sorted(runtime.gather(samples), key=lambda sample: sample[0])),
-        embeddings=means.result() if means is not None else {},
+        embeddings=_embeddings(means, runtime) if means is not None else {},
     )
 
 
@@ -181,6 +182,14 @@ def _pack(samples: Sequence[tuple[int, str, dict[str, NDArray[Any]]]]) -> dict[s
     for number, (_, _, arrays) in enumerate(samples):
         packed |= {f"{number}/{key}": value for key, value in arrays.items()}
     return packed
+
+
+def _embeddings(means: ClassMeans, runtime: Runtime) -> dict[str, NDArray[np.float64]]:
+    totals = {
+        stage: (runtime.sum(sums.to(runtime.device)).cpu(), runtime.sum(counts.to(runtime.device)).cpu())
+        for stage, (sums, counts) in means.totals().items()
+    }
+    return ClassMeans.means(totals)
 
 
 def _number(value: float) -> float | None:

@@ -239,7 +239,8 @@ class _Training:
         )
 
     def _result(self) -> Supervised:
-        return self.model if self.average is None else self.average.module
+        averaged: Any = None if self.average is None else self.average.module
+        return averaged or self.model
 
     @property
     def _state_path(self) -> Path:

@@ -29,7 +29,7 @@ class RunLog:
                 raise ConfigError(
                     "train.tensorboard = true, but TensorBoard is not installed; run `pip install hs3seg[tensorboard]`"
                 ) from None
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def _kept(self, step: int) -> list[str]:
         kept = []

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
 Precision = Literal["float32", "bf16", "fp16"]
 _ACCELERATE_NAMES: dict[Precision, str] = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -47,7 +48,8 @@ class Runtime:
     @property
     def device(self) -> torch.device:
         """Device of this process."""
-        return self.accelerator.device  # type: ignore[no-any-return]  # accelerate is not typed
+        device: torch.device = self.accelerator.device
+        return device
 
     @property
     def rank(self) -> int:
@@ -64,12 +66,12 @@ class Runtime:
         """Whether this process writes files and talks to the user."""
         return bool(self.accelerator.is_main_process)
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place(self, model: M) -> M:
         """Moves a model to the device and memory layout; with SyncBN where there are several GPUs."""
         if self.world_size > 1 and self._sync_bn and self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's stub
         model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload, no-any-return]  # torch's stub lacks this overload
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
         """Wraps model and optimizer for autocast, gradient scaling and several processes."""
@@ -96,12 +98,12 @@ class Runtime:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over all processes."""
-        return self.accelerator.reduce(tensor, reduction="sum") if self.world_size > 1 else tensor  # type: ignore[no-any-return]  # accelerate is not typed
+        return self.accelerator.reduce(tensor, reduction="sum") if self.world_size > 1 else tensor
 
     def gather(self, items: Iterable[Any]) -> list[Any]:
         """All processes' plain objects, in the order of the processes."""
         items = list(items)
-        return gather_object(items) if self.world_size > 1 else items  # type: ignore[no-any-return]  # accelerate is not typed
+        return gather_object(items) if self.world_size > 1 else items
 
     def barrier(self) -> None:
         """Waits for all processes."""

@@ -1,0 +1,70 @@
+"""What every data set gives: samples of one image and its labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+from torchvision import tv_tensors
+
+from hs3seg.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image with labels.
+
+    Args:
+        image: (3, H, W) uint8, RGB.
+        mask: (H, W) int64 class ids, or the taxonomy's ignore label.
+        name: Unique in its split.
+    """
+
+    image: tv_tensors.Image
+    mask: tv_tensors.Mask
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one size.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        masks: (N, H', W') int64; in evaluation at label resolution.
+        names: N names.
+        indices: N positions in the data set.
+    """
+
+    images: Tensor
+    masks: Tensor
+    names: list[str]
+    indices: list[int]
+
+
+@runtime_checkable
+class SegmentationDataset(Protocol):
+    """A split of labelled images.
+
+    `names` are unique; `read(i)` may be called in any order and from several processes; `files(i)` names the sample's
+    files in errors.
+    """
+
+    taxonomy: Taxonomy
+    split: str
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Unique name of every sample, in order."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Sample:
+        """Sample at a position.
+
+        Raises:
+            DataError: the files cannot be used; they are named.
+        """
+
+    def files(self, index: int) -> tuple[str, ...]:
+        """What to look at when something is wrong with a sample."""

@@ -1,0 +1,60 @@
+"""Seeded splits and subsets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hs3seg.data.sample import Sample, SegmentationDataset
+from hs3seg.errors import DataError
+
+
+def analysis_split(num_items: int, fraction: float, seed: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Cuts the train split into reduced and analysis parts (Sec. 3.1.1).
+
+    Args:
+        num_items: Size of the train split.
+        fraction: Share of the analysis part, 0..1; at least one item goes to each part.
+        seed: Of the choice.
+
+    Returns:
+        (reduced, analysis): sorted positions; together each of 0..num_items-1 once.
+
+    Raises:
+        DataError: fewer than two items.
+    """
+    if num_items < 2:
+        raise DataError(
+            f"{num_items} training images cannot be cut into a reduced and an analysis split; give at least 2"
+        )
+    count = min(max(1, round(num_items * fraction)), num_items - 1)
+    chosen = np.random.default_rng(seed).permutation(num_items)[:count]
+    analysis = tuple(sorted(int(i) for i in chosen))
+    inside = set(analysis)
+    return tuple(i for i in range(num_items) if i not in inside), analysis
+
+
+class Subset:
+    """Some samples of a data set, under a split name of their own."""
+
+    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], split: str) -> None:
+        self.taxonomy = dataset.taxonomy
+        self.split = split
+        self._dataset = dataset
+        self._indices = tuple(indices)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the chosen samples."""
+        names = self._dataset.names
+        return [names[i] for i in self._indices]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> Sample:
+        """Sample at a position of the subset."""
+        return self._dataset.read(self._indices[index])
+
+    def files(self, index: int) -> tuple[str, ...]:
+        """Files of a sample."""
+        return self._dataset.files(self._indices[index])

@@ -1,0 +1,148 @@
+"""What the numbers allow to say, and what they do not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hs3seg.report.load import Arm, Run
+from hs3seg.report.markup import arm_title, in_sentence, listed, percent, points
+
+SEED_NOISE = 0.01
+"""mIoU fraction below which one run per arm cannot tell two arms apart (method.md, section 3)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The page's opening.
+
+    Args:
+        headline: One sentence.
+        findings: What holds on each split, and for HS3 against each baseline.
+        caveats: What the reader must know before believing it.
+        best: Split -> arm with the highest mIoU.
+    """
+
+    headline: str
+    findings: tuple[str, ...]
+    caveats: tuple[str, ...]
+    best: dict[str, str]
+
+
+def baseline_of(run: Run) -> str | None:
+    """The arm that the others are compared with: no supervision, else deep supervision, else the first evaluated."""
+    scored = [name for name, arm in run.arms.items() if arm.scores]
+    return next((name for name in ("none", "deep_supervision") if name in scored), scored[0] if scored else None)
+
+
+def ranking(run: Run, split: str) -> list[tuple[str, float]]:
+    """Arms with a mIoU on a split, best first; a fraction each."""
+    values = [
+        (name, arm.scores[split].miou)
+        for name, arm in run.arms.items()
+        if split in arm.scores and arm.scores[split].miou is not None
+    ]
+    return sorted(((name, float(miou)) for name, miou in values if miou is not None), key=lambda item: -item[1])
+
+
+def judge(run: Run) -> Verdict:
+    """Compares the arms on every split."""
+    ranked = {split: order for split in run.splits if (order := ranking(run, split))}
+    best = {split: order[0][0] for split, order in ranked.items()}
+    if not ranked:
+        return Verdict("Nothing is evaluated yet, so there is nothing to compare.", (), (), {})
+    return Verdict(_headline(ranked), tuple(_findings(run, ranked)), tuple(_caveats(run, ranked)), best)
+
+
+def _headline(ranked: Mapping[str, list[tuple[str, float]]]) -> str:
+    compared = {split: order for split, order in ranked.items() if len(order) > 1}
+    if not compared:
+        split, ((name, miou),) = next(iter(ranked.items()))
+        return (
+            f"{arm_title(name)} reaches {percent(miou)} % mIoU on {split}; there is no other arm yet to compare with."
+        )
+    clear = {split: order for split, order in compared.items() if order[0][1] - order[1][1] >= SEED_NOISE}
+    winners = {order[0][0] for order in compared.values()}
+    if len(winners) > 1:
+        heads = listed([f"{in_sentence(order[0][0])} on {split}" for split, order in compared.items()])
+        tail = ", nowhere by more than one seed moves." if not clear else "."
+        return f"The splits disagree: ahead is {heads}{tail}"
+    winner = winners.pop()
+    leads = listed([f"{points(order[0][1] - order[1][1])} on {split}" for split, order in compared.items()])
+    seconds = {order[1][0] for order in compared.values()}
+    second = in_sentence(seconds.pop()) if len(seconds) == 1 else "the next best arm"
+    if len(clear) == len(compared):
+        return f"{arm_title(winner)} has the highest mIoU, ahead of {second} by {leads} points."
+    if all(order[0][1] == order[1][1] for order in compared.values()):
+        return f"A tie: {in_sentence(winner)} and {second} have the same mIoU."
+    reach = "too little for one seed to tell them apart" if not clear else f"clear only on {listed(list(clear))}"
+    return f"{arm_title(winner)} is ahead of {second} by {leads} points of mIoU: {reach}."
+
+
+def _findings(run: Run, ranked: Mapping[str, list[tuple[str, float]]]) -> list[str]:
+    found = []
+    for split, order in ranked.items():
+        images = next(arm.scores[split].num_images for arm in run.arms.values() if split in arm.scores)
+        shown = ", ".join(f"{in_sentence(name)} {percent(miou)} %" for name, miou in order)
+        found.append(f"{split} ({images} images): {shown} mIoU.")
+    for other in ("none", "deep_supervision", "random", "reversed"):
+        differences = {
+            split: dict(order)["hs3"] - dict(order)[other]
+            for split, order in ranked.items()
+            if "hs3" in dict(order) and other in dict(order)
+        }
+        if differences:
+            shown = listed([f"{points(value)} on {split}" for split, value in differences.items()])
+            found.append(f"HS3 against {in_sentence(other)}: {shown} points{_judgement(list(differences.values()))}.")
+    return found
+
+
+def _judgement(differences: list[float]) -> str:
+    if all(abs(value) < SEED_NOISE for value in differences):
+        return ", within what one seed moves"
+    if all(value >= SEED_NOISE for value in differences):
+        return ", more than one seed usually moves"
+    if all(value <= -SEED_NOISE for value in differences):
+        return ": HS3 is worse"
+    return ", mixed"
+
+
+def _caveats(run: Run, ranked: Mapping[str, list[tuple[str, float]]]) -> list[str]:
+    seed = run.config.get("seed", run.facts.get("seed"))
+    compared = any(len(order) > 1 for order in ranked.values())
+    found = []
+    if compared:
+        one = "One seed per arm" + (f" (seed {seed})" if isinstance(seed, int) else "")
+        found.append(
+            f"{one}: a difference below about 1 point of mIoU is within what one seed moves, and is printed in grey."
+            " Several seeds are needed to claim more."
+        )
+    found += _budget(list(run.arms.values()))
+    if "hs3" in run.arms and not {"random", "reversed"} & run.arms.keys() and compared:
+        found.append(
+            "No control was trained (random groups of the same sizes, reversed order): a gain of HS3 may come from"
+            " easier tasks as such, not from the groups that were found."
+        )
+    for split in ranked:
+        scores = [arm.scores[split] for arm in run.arms.values() if split in arm.scores]
+        absent = [name for name, value in scores[0].iou.items() if value is None]
+        if absent:
+            found.append(f"{split} has no pixel of {listed(absent)}; left out of its means.")
+        if scores[0].all_ignored:
+            count = len(scores[0].all_ignored)
+            found.append(
+                f"{count} image{'s' * (count > 1)} of {split} without a labelled pixel: kept, but counting for nothing."
+            )
+        if len({score.num_images for score in scores}) > 1:
+            found.append(f"The arms saw different numbers of images on {split}; their figures are not comparable.")
+    return found
+
+
+def _budget(arms: list[Arm]) -> list[str]:
+    steps = {arm.name: arm.train.get("steps") for arm in arms if arm.train}
+    found = []
+    if len(set(steps.values())) > 1:
+        shown = ", ".join(f"{in_sentence(name)} {count}" for name, count in steps.items())
+        found.append(f"The arms were not trained for the same number of steps ({shown}).")
+    unfinished = [in_sentence(arm.name) for arm in arms if not arm.train]
+    if unfinished:
+        found.append(f"Not trained to the end: {listed(unfinished)}.")
+    return found

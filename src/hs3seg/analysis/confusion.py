@@ -139,9 +139,10 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise PlanError(f"file '{path}' does not exist; `hs3 analyze` or numpy.savez writes it")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise PlanError(f"{path}: a single array, not an .npz of named ones; write it with numpy.savez")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise PlanError(f"{path}: a single array, not an .npz of named ones; write it with numpy.savez")
+        with file:
             return {name: file[name] for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise PlanError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from None

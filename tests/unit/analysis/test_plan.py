@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+
+from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision, no_supervision
+from hs3seg.errors import PlanError
+from hs3seg.taxonomy import Grouping
+
+NAMES = ("road", "sidewalk", "sky", "car")
+GOOD = """
+classes = ["road", "sidewalk", "sky", "car"]
+[[stage]]
+name = "stage2"
+gamma = 0.5
+groups = [["road", "sidewalk"], ["sky"], ["car"]]
+"""
+
+
+def test_a_hand_written_plan_is_read() -> None:
+    plan = SupervisionPlan.from_toml(GOOD)
+    assert plan.taxonomy_names == NAMES
+    assert plan.stage("stage2").grouping.groups == ((0, 1), (2,), (3,))
+    assert plan.stage("stage2").gamma == 0.5
+    assert plan.num_groups == {"stage2": 3}
+
+
+def test_the_written_file_explains_itself_and_holds_names(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    SupervisionPlan.from_toml(GOOD).save(path)
+    text = path.read_text()
+    assert text.startswith("# Supervision plan")
+    assert '["road", "sidewalk"],' in text
+    assert SupervisionPlan.load(path) == SupervisionPlan.from_toml(GOOD)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"car"]]', '"cr"]]', "unknown class 'cr'; nearest: 'car'"),
+        ('["car"]', '["car", "sky"]', "class 'sky' is in two groups"),
+        (', ["car"]', "", "class 'car' is in no group"),
+        ('["sky"]', '["sky"], []', "an empty group"),
+        ("gamma = 0.5", "gamma = -1", "gamma -1"),
+        ("gamma = 0.5", 'gamma = "x"', "gamma = 'x'"),
+        ("gamma", "gama", "unknown key 'gama'; nearest: 'gamma'"),
+        ("[[stage]]", "[stage]", "double brackets"),
+        ('name = "stage2"', "", "no name"),
+        ('"stage2"', '"final"', "'final' is the output"),
+        ('classes = ["road", ', "classes = [", "unknown class 'road'"),
+        ("groups = [[", "groups = [", "not a TOML file|list of lists"),
+        ("[[stage]]", "[[stage", "not a TOML file"),
+    ],
+)
+def test_wrong_edits_are_explained(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(PlanError, match=message) as error:
+        SupervisionPlan.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_stage_twice() -> None:
+    with pytest.raises(PlanError, match="'stage2' stands twice"):
+        SupervisionPlan.from_toml(GOOD + GOOD[GOOD.index("[[stage]]") :])
+
+
+def test_plans_for_other_classes_are_refused() -> None:
+    plan = SupervisionPlan.from_toml(GOOD)
+    plan.check(NAMES)
+    with pytest.raises(PlanError, match="it has 4, the data has 3"):
+        plan.check(NAMES[:3])
+    with pytest.raises(PlanError, match="class 1 is 'sidewalk' in the plan and 'pavement'"):
+        plan.check(("road", "pavement", "sky", "car"))
+    with pytest.raises(PlanError, match="nearest: 'stage2'"):
+        plan.stage("stage3")
+    with pytest.raises(PlanError, match="does not exist"):
+        SupervisionPlan.load(Path("no/plan.toml"))
+    with pytest.raises(PlanError, match="has 3 classes, the plan 4"):
+        SupervisionPlan(NAMES, (StagePlan("s", Grouping.identity(3)),))
+
+
+def test_baselines() -> None:
+    assert no_supervision(NAMES).stages == ()
+    deep = deep_supervision(NAMES, ["a", "b"], 0.3)
+    assert all(s.grouping.is_identity and s.gamma == 0.3 for s in deep.stages)

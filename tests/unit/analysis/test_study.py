@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hs3seg.analysis import METHODS, analyze, load_confusions, load_embeddings, mean_iou, save_confusions
+from hs3seg.errors import PlanError
+
+
+def noisy(seed: int, accuracy: float, count: int = 6) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    rates = rng.dirichlet(np.ones(count), count) * (1 - accuracy) + np.eye(count) * accuracy
+    return np.round(rates * 10000).astype(np.int64)
+
+
+CONFUSIONS = {"early": noisy(0, 0.3), "late": noisy(1, 0.6), "final": noisy(2, 0.8)}
+
+
+def test_result_is_the_documented_json() -> None:
+    values = analyze(CONFUSIONS).to_dict()
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    reference = values["reference"]
+    assert reference["num_classes"] == 6
+    assert reference["miou"] == mean_iou(CONFUSIONS["final"])
+    assert reference["ratio"] == reference["miou"] / 6
+    assert list(values["stages"]) == ["early", "late"]
+    for stage in values["stages"].values():
+        assert sorted(c for group in stage["groups"] for c in group) == list(range(6))
+        assert stage["num_groups"] == len(stage["groups"])
+        assert dict(map(tuple, stage["curve"]))[stage["num_groups"]] == stage["miou"]
+        assert [k for k, _ in stage["curve"]] == [2, 3, 4, 5, 6]
+
+
+def test_the_chosen_point_is_the_last_on_or_above_the_line() -> None:
+    values = analyze(CONFUSIONS).to_dict()
+    ratio = values["reference"]["ratio"]
+    for stage in values["stages"].values():
+        above = [k for k, miou in stage["curve"] if miou >= ratio * k]
+        assert stage["num_groups"] == max(above)
+    assert values["stages"]["early"]["num_groups"] < values["stages"]["late"]["num_groups"]
+
+
+def test_methods() -> None:
+    embeddings = {stage: np.random.default_rng(1).normal(size=(6, 4)) for stage in ("early", "late")}
+    sizes = {m: analyze(CONFUSIONS, method=m, embeddings=embeddings).plan.num_groups for m in METHODS}
+    assert sizes["deep_supervision"] == {"early": 6, "late": 6}
+    assert sizes["none"] == {}
+    assert sizes["constant_ratio"] == {"early": 2, "late": 3}
+    assert analyze(CONFUSIONS, theta_degrees=0.0).plan.num_groups == {"early": 6, "late": 6}
+
+
+def test_absent_classes_are_said_in_the_plan() -> None:
+    confusions = {name: matrix.copy() for name, matrix in CONFUSIONS.items()}
+    for matrix in confusions.values():
+        matrix[3] = 0
+    study = analyze(confusions, ["a", "b", "c", "d", "e", "f"])
+    assert study.plan.notes["absent_classes"] == ["d"]
+    assert study.to_dict()["absent_classes"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"final": None}, {}, "no matrix named 'final'"),
+        ({"late": np.ones((5, 5))}, {}, r"'late' has shape \(5, 5\)"),
+        ({"final": np.zeros((6, 6))}, {}, "no labelled pixel"),
+        ({}, {"names": ["a"]}, "1 class names"),
+        ({}, {"method": "spectrl"}, "nearest: 'spectral'"),
+        ({}, {"theta_degrees": 91}, "theta = 91"),
+        ({}, {"method": "kmeans"}, "embeddings of stage 'early'"),
+        ({}, {"normalize": "rows"}, "allowed: 'true'"),
+    ],
+)
+def test_wrong_input(change: dict, options: dict, message: str) -> None:
+    confusions = {k: v for k, v in (CONFUSIONS | change).items() if v is not None}
+    with pytest.raises(PlanError, match=message):
+        analyze(confusions, **options)
+
+
+def test_matrices_round_trip_with_final_last(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "confusion.npz"
+    save_confusions(path, {"final": CONFUSIONS["final"], "encoder.layer2": CONFUSIONS["early"]})
+    found = load_confusions(path)
+    assert list(found) == ["encoder.layer2", "final"]
+    assert (found["final"] == CONFUSIONS["final"]).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"early": CONFUSIONS["early"]}, "no array named 'final'"),
+        ({"final": np.ones((3, 4))}, "square"),
+        ({"final": np.eye(3), "early": np.eye(4)}, "'early' has 4 classes, 'final' has 3"),
+        ({"final": -np.eye(3)}, "negative"),
+        ({"final": np.eye(3) / 2}, "fractions"),
+        ({"final": np.array([["a", "b"], ["c", "d"]])}, "type"),
+    ],
+)
+def test_wrong_matrix_files(tmp_path: Path, arrays: dict, message: str) -> None:
+    path = tmp_path / "m.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(PlanError, match=message) as error:
+        load_confusions(path)
+    assert str(path) in str(error.value)
+
+
+def test_files_that_are_no_archives(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="does not exist"):
+        load_confusions(tmp_path / "no.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(PlanError, match="not a readable"):
+        load_confusions(tmp_path / "text.npz")
+    np.save(tmp_path / "one.npy", np.eye(3))
+    with pytest.raises(PlanError, match="single array"):
+        load_confusions(tmp_path / "one.npy")
+    np.savez(tmp_path / "pickle.npz", final=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(PlanError, match="not a readable"):
+        load_confusions(tmp_path / "pickle.npz")
+
+
+def test_embeddings_must_be_matrices(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", early=np.ones(3))
+    with pytest.raises(PlanError, match="'early' has shape"):
+        load_embeddings(tmp_path / "e.npz")

@@ -1,0 +1,81 @@
+import math
+
+import numpy as np
+import pytest
+
+from hs3seg.analysis import Reference, TradeoffCurve, choose_num_groups, line, theta_of_ratio, tradeoff_curve
+from hs3seg.errors import PlanError
+from hs3seg.taxonomy import Grouping
+
+# The paper's Table 5 (NYUD-v2, K = 40, m_f = 0.412), with the ratio rule at 76 degrees.
+TABLE5 = {0: (40, 40), 50: (31, 34), 75: (20, 27), 80: (17, 25), 85: (10, 20), 90: (5, 16)}
+PAPER = Reference(40, 0.412)
+
+
+def falling(points: dict[int, float]) -> TradeoffCurve:
+    sizes = sorted(points)
+    return TradeoffCurve("s", {k: Grouping.identity(40) for k in sizes}, {k: points[k] for k in sizes})
+
+
+def implied_curve(stage: int) -> TradeoffCurve:
+    """The curve that Table 5 implies: each (theta, K_i) is a point of the stage's curve on theta's line."""
+    known = {ks[stage]: line(PAPER, ks[stage], theta) for theta, ks in TABLE5.items() if theta}
+    xs = sorted(known)
+    return falling({k: float(np.interp(k, xs, [known[x] for x in xs])) for k in range(xs[0], xs[-1] + 1)})
+
+
+def test_the_aspect_makes_the_papers_angle() -> None:
+    assert theta_of_ratio(PAPER) == pytest.approx(76.0, abs=0.05)
+
+
+def test_line_at_theta0_is_the_ratio_rule() -> None:
+    theta0 = theta_of_ratio(PAPER)
+    for k in range(2, 41):
+        assert line(PAPER, k, theta0) == pytest.approx(line(PAPER, k)) == pytest.approx(PAPER.ratio * k)
+
+
+def test_line_passes_through_the_reference_and_ends_level_and_vertical() -> None:
+    for theta in (0, 10, 50, 76, 89, 90):
+        assert line(PAPER, 40, theta) == pytest.approx(0.412)
+    assert line(PAPER, 3, 90) == 0.412
+    assert line(PAPER, 39, 0) == -math.inf
+
+
+@pytest.mark.parametrize(("stage", "expected"), [(0, 19.5), (1, 26.6)])
+def test_implied_curves_fall_and_meet_the_ratio_line_where_the_paper_says(stage: int, expected: float) -> None:
+    curve = implied_curve(stage)
+    values = list(curve.mious.values())
+    assert values == sorted(values, reverse=True)
+    assert choose_num_groups(curve, PAPER) == int(expected)
+
+
+def test_stage_two_lies_above_stage_one() -> None:
+    one, two = implied_curve(0), implied_curve(1)
+    assert all(two.mious[k] > one.mious[k] for k in one.sizes if k in two.sizes)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_larger_theta_means_fewer_groups_as_in_table5(stage: int) -> None:
+    curve = implied_curve(stage)
+    found = [choose_num_groups(curve, PAPER, theta) for theta in (50, 75, 80, 85, 90)]
+    wanted = [TABLE5[theta][stage] for theta in (50, 75, 80, 85, 90)]
+    assert np.abs(np.subtract(found, wanted)).max() <= 1
+
+
+def test_theta_zero_is_deep_supervision_and_an_unreached_line_gives_the_smallest() -> None:
+    curve = falling({2: 0.1, 5: 0.05, 40: 0.01})
+    assert choose_num_groups(curve, PAPER, 0) == 40
+    assert choose_num_groups(curve, PAPER, 90) == 2
+    assert choose_num_groups(falling({2: 0.9, 5: 0.01, 10: 0.2, 40: 0.01}), PAPER) == 10  # a wiggle: the largest k
+
+
+def test_a_stage_as_good_as_the_output_keeps_all_classes() -> None:
+    counts = np.diag([5, 6, 7]) + 1
+    curve = tradeoff_curve("s", counts, {2: Grouping.from_labels([0, 0, 1])})
+    assert curve.sizes == (2, 3)
+    assert choose_num_groups(curve, Reference(3, curve.mious[3])) == 3
+
+
+def test_angles_outside_the_quadrant_are_refused() -> None:
+    with pytest.raises(PlanError, match="theta = 95"):
+        line(PAPER, 3, 95)

@@ -1,0 +1,118 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision
+from hs3seg.errors import ConfigError, PlanError
+from hs3seg.nn import CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
+from hs3seg.taxonomy import Grouping
+
+NAMES = ("a", "b", "c", "d")
+GROUPING = Grouping.from_labels([0, 1, 0, 2])
+
+
+def labels(ignore: float = 0.2, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(0, 4, (2, 12, 16), generator=generator)
+    return torch.where(torch.rand(2, 12, 16, generator=generator) < ignore, 255, values)
+
+
+def logits(groups: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, groups, 3, 4, generator=generator).requires_grad_()
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 0.5, 4.0])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_equals_torch_at_label_resolution(weights: torch.Tensor | None, smoothing: float) -> None:
+    values, targets = logits(4), labels()
+    large = F.interpolate(values, size=(12, 16), mode="bilinear", align_corners=False)
+    oracle = F.cross_entropy(large, targets, weights, ignore_index=255, label_smoothing=smoothing)
+    got = CrossEntropy(weights, smoothing)(values, targets)
+    torch.testing.assert_close(got, oracle)
+    torch.testing.assert_close(torch.autograd.grad(got, values), torch.autograd.grad(oracle, values))
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(torch.ones(4)), Ohem(), Ohem(class_weights=torch.ones(4))])
+def test_an_all_ignored_batch_gives_a_zero_with_a_gradient(loss: torch.nn.Module) -> None:
+    values = logits(4)
+    got = loss(values, torch.full((2, 12, 16), 255))
+    assert got.item() == 0
+    got.backward()
+    assert values.grad is not None
+    assert not values.grad.any()
+
+
+def test_half_precision_logits_are_taken_in_float32() -> None:
+    values = logits(4).detach()
+    got = CrossEntropy()(values.bfloat16(), labels())
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, CrossEntropy()(values.bfloat16().float(), labels()))
+
+
+def test_ohem_keeps_what_its_definition_says() -> None:
+    values, targets = logits(4), labels()
+    large = F.interpolate(values, size=(12, 16), mode="bilinear", align_corners=False)
+    truth = large.softmax(1).gather(1, targets.clamp(max=3)[:, None])[:, 0][targets != 255]
+    losses = -truth.log()
+    for threshold, kept in ((0.2, 1), (0.2, 150), (0.9, 1), (1e-6, 10), (0.5, 10**6)):
+        order = truth.sort().values
+        bound = max(order[min(kept, len(order)) - 1].item(), threshold)
+        oracle = losses[truth <= bound].mean()
+        torch.testing.assert_close(Ohem(threshold, kept)(values, targets), oracle)
+
+
+def test_equation_one() -> None:
+    plan = SupervisionPlan(NAMES, (StagePlan("s", GROUPING, 0.3), StagePlan("t", Grouping.identity(4), 0.7)))
+    loss = HierarchicalLoss(plan)
+    outputs = {"s": logits(3, 1), "t": logits(4, 2), "final": logits(4, 3)}
+    targets = labels()
+    remapped = torch.from_numpy(GROUPING.remap(targets.numpy()))
+    plain = CrossEntropy()
+    expected = 0.3 * plain(outputs["s"], remapped) + 0.7 * plain(outputs["t"], targets) + plain(outputs["final"], targets)
+    torch.testing.assert_close(loss(outputs, targets), expected)
+    assert list(loss.terms(outputs, targets)) == ["s", "t", "final"]
+    with pytest.raises(PlanError, match="no output 't'"):
+        loss({"s": logits(3), "final": logits(4)}, targets)
+    with pytest.raises(PlanError, match="criterion for 'u'"):
+        HierarchicalLoss(plan, criteria={"u": plain})
+
+
+def test_deep_supervision_with_gamma_zero_is_the_plain_loss() -> None:
+    outputs = {"s": logits(4, 1), "final": logits(4, 2)}
+    deep = HierarchicalLoss(deep_supervision(NAMES, ["s"], gamma=0.0))
+    torch.testing.assert_close(deep(outputs, labels()), CrossEntropy()(outputs["final"], labels()))
+
+
+@pytest.mark.parametrize("kind", ["inverse_log", "inverse_sqrt", "median"])
+def test_class_weights_average_to_one_over_pixels_and_follow_groups(kind: str) -> None:
+    frequencies = [1000, 300, 500, 0]
+    weights = group_class_weights(frequencies, Grouping.identity(4), kind)
+    pixels = torch.tensor(frequencies, dtype=torch.float32)
+    assert (weights * pixels).sum() / pixels.sum() == pytest.approx(1.0, abs=1e-5)
+    assert weights[1] > weights[2] > weights[0]
+    assert weights[3] == weights[:3].max()
+    rare = group_class_weights([1000, 1, 500, 0], Grouping.identity(4), kind)
+    assert rare[1] <= (10.001 if kind != "inverse_log" else 60) * rare[0]
+    merged = group_class_weights(frequencies, GROUPING, kind)
+    direct = group_class_weights([1500, 300, 0], Grouping.identity(3), kind)
+    torch.testing.assert_close(merged, direct)
+
+
+def test_inverse_log_is_enets_formula_up_to_scale() -> None:
+    weights = group_class_weights([75, 25], Grouping.identity(2), "inverse_log")
+    assert (weights[1] / weights[0]).item() == pytest.approx(math.log(1.77) / math.log(1.27), rel=1e-5)
+
+
+def test_criteria_are_made_per_stage() -> None:
+    plan = SupervisionPlan(NAMES, (StagePlan("s", GROUPING),))
+    criteria = make_criteria(plan, "ohem", "median", [1, 2, 3, 4], threshold=0.7)
+    assert criteria["s"].class_weights.shape == (3,)
+    assert criteria["final"].class_weights.shape == (4,)
+    assert criteria["s"].threshold == 0.7
+    with pytest.raises(ConfigError, match="frequencies"):
+        make_criteria(plan, class_weights="median")
+    with pytest.raises(ConfigError, match="no.*labelled|labelled pixels"):
+        make_criteria(plan, class_weights="median", frequencies=[0, 0, 0, 0])

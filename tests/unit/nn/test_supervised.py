@@ -1,0 +1,225 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from hs3seg import networks
+from hs3seg.analysis import StagePlan, SupervisionPlan
+from hs3seg.errors import NetworkError
+from hs3seg.nn import HierarchicalLoss, Supervised, count_cost, final_logits, find_stages, supervise
+from hs3seg.taxonomy import Grouping
+
+EXAMPLE = torch.zeros(1, 3, 64, 96)
+
+
+class Block(nn.Sequential):
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class UNet(nn.Module):
+    """A user's plain CNN, with a functional skip and a module that runs twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc1, self.enc2, self.enc3, self.enc4 = Block(3, 8), Block(8, 16), Block(16, 32), Block(32, 32)
+        self.pool = nn.MaxPool2d(2)
+        self.up = nn.Upsample(scale_factor=2)
+        self.unused = nn.Conv2d(3, 3, 1)
+        self.dec = Block(48, 16)
+        self.head = nn.Conv2d(16, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.enc1(x)
+        x = skip = self.enc2(self.pool(x))
+        x = self.enc4(self.pool(self.enc3(self.pool(x))))
+        x = self.dec(torch.cat([self.up(self.up(x)), skip], 1))
+        return {"out": self.head(self.up(x)), "aux": x}
+
+
+class Residual(nn.Module):
+    """A classifier-like trunk whose stages change scale inside their first block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Block(3, 8, 2)
+        self.layer1 = nn.Sequential(Block(8, 8, 2), Block(8, 8))
+        self.layer2 = nn.Sequential(Block(8, 16, 2), Block(16, 16))
+        self.layer3 = nn.Sequential(Block(16, 32, 2), Block(32, 32))
+        self.layer4 = nn.Sequential(Block(32, 32, 2), Block(32, 32))
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 32, 1), nn.Sigmoid())
+        self.head = nn.Conv2d(32, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x)))))
+        return self.head(x * self.gate(x))
+
+
+NETS = {
+    "hrnet": (lambda: networks.create("hrnet_w18_small", 5), ("stage2", "stage3")),
+    "unet": (UNet, ("enc2", "enc3")),
+    "residual": (Residual, ("layer2", "layer3")),
+}
+
+
+@pytest.fixture(params=NETS)
+def net(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return NETS[request.param][0]()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_auto_finds_the_scale_transitions(name: str) -> None:
+    make, stages = NETS[name]
+    assert find_stages(make(), EXAMPLE) == stages
+
+
+def test_the_dry_run_changes_nothing(net: nn.Module) -> None:
+    net.train()
+    next(net.children()).eval()
+    before = copy.deepcopy(net.state_dict())
+    modes = [m.training for m in net.modules()]
+    find_stages(net, EXAMPLE)
+    find_stages(net, EXAMPLE, 2)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), net.state_dict().values(), strict=True))
+    assert modes == [m.training for m in net.modules()]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+
+
+def test_stages_by_depth_are_whole_blocks_in_order(net: nn.Module) -> None:
+    for number in (1, 2, 3):
+        names = find_stages(net, EXAMPLE, number)
+        assert len(set(names)) == number
+        assert find_stages(net, EXAMPLE, names) == names
+
+
+def test_named_stages_are_sorted_shallow_to_deep() -> None:
+    assert find_stages(UNet(), EXAMPLE, ["dec", "enc1"]) == ("enc1", "dec")
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["enc9"], "'enc9' is not in the net; modules that begin with 'enc': enc1, enc2, enc3, enc4"),
+        (["unused"], "'unused' never runs"),
+        (["pool"], "'pool' runs 3 times"),
+        (0, "at least 1"),
+        (99, "can be tapped|too many"),
+        ("everything", "give 'auto'"),
+    ],
+)
+def test_wrong_stages(stages: object, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        find_stages(UNet(), EXAMPLE, stages)
+
+
+def test_a_stage_without_a_map() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2), nn.Unflatten(2, (64, 96)))
+    with pytest.raises(NetworkError, match="'1' gives no spatial map"):
+        find_stages(net, EXAMPLE, ["1"])
+    with pytest.raises(NetworkError, match="no scale transition"):
+        find_stages(net, EXAMPLE)
+
+
+def test_outputs_are_stages_then_final(net: nn.Module) -> None:
+    model = supervise(net, num_classes=5, example=EXAMPLE)
+    outputs = model(torch.randn(2, 3, 64, 96))
+    assert list(outputs) == [*model.stages, "final"]
+    assert all(value.shape[:2] == (2, 5) for value in outputs.values())
+    assert not model._caught
+
+
+def test_strip_gives_back_the_very_network(net: nn.Module) -> None:
+    net.eval()
+    images = torch.randn(1, 3, 64, 96)
+    plain, keys = final_logits(net(images)), list(net.state_dict())
+    model = supervise(net, num_classes=5, example=EXAMPLE).eval()
+    with torch.no_grad():
+        assert torch.equal(model(images)["final"], plain)
+    stripped = model.strip()
+    assert stripped is net
+    assert list(stripped.state_dict()) == keys
+    assert torch.equal(final_logits(stripped(images)), plain)
+    assert not any(m._forward_hooks for m in stripped.modules())
+
+
+def test_a_training_step_reaches_every_parameter_that_runs() -> None:
+    model = supervise(networks.create("hrnet_w18_small", 5), num_classes=5, example=EXAMPLE)
+    HierarchicalLoss(model.plan)(model(torch.randn(2, 3, 64, 96)), torch.randint(0, 5, (2, 64, 96))).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_copies_and_pickles_work_on_their_own(net: nn.Module) -> None:
+    model = supervise(net, num_classes=5, example=EXAMPLE).eval()
+    images = torch.randn(1, 3, 64, 96)
+    expected = model(images)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with torch.no_grad():
+            for p in model.net.parameters():
+                p.add_(1.0)  # the copy must not look at the original
+            found = other(images)
+            for p in model.net.parameters():
+                p.sub_(1.0)
+        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert other.strip() is other.net
+
+
+def test_state_dict_names_and_round_trip() -> None:
+    model = supervise(Residual(), ["layer1.0", "layer3"], num_classes=5, example=EXAMPLE)
+    names = list(model.state_dict())
+    assert all(name.startswith(("net.", "heads.layer1/0.", "heads.layer3.")) for name in names)
+    other = supervise(Residual(), ["layer1.0", "layer3"], num_classes=5, example=EXAMPLE)
+    other.load_state_dict(model.state_dict())
+    images = torch.randn(1, 3, 64, 96)
+    assert torch.equal(other.eval()(images)["layer1.0"], model.eval()(images)["layer1.0"])
+
+
+def test_groups_size_the_heads_and_a_plan_must_be_in_order() -> None:
+    names = ("a", "b", "c", "d", "e")
+    coarse = StagePlan("layer1", Grouping.from_labels([0, 0, 1, 1, 1]))
+    fine = StagePlan("layer3", Grouping.identity(5))
+    outputs = supervise(Residual(), plan=SupervisionPlan(names, (coarse, fine)), example=EXAMPLE)(EXAMPLE.repeat(2, 1, 1, 1))
+    assert {name: value.shape[1] for name, value in outputs.items()} == {"layer1": 2, "layer3": 5, "final": 5}
+    with pytest.raises(NetworkError, match="order layer1, layer3"):
+        supervise(Residual(), plan=SupervisionPlan(names, (fine, coarse)), example=EXAMPLE)
+
+
+def test_no_stages_is_the_plain_network() -> None:
+    net = UNet()
+    model = supervise(net, plan=SupervisionPlan(tuple("abcde"), ()), example=EXAMPLE)
+    assert list(model(EXAMPLE)) == ["final"]
+    assert count_cost(model, (1, 3, 64, 96)) == count_cost(net, (1, 3, 64, 96))
+
+
+def test_unknown_outputs_and_missing_classes() -> None:
+    with pytest.raises(NetworkError, match="no logits"):
+        final_logits({"mask": torch.zeros(1)})
+    with pytest.raises(NetworkError, match="num_classes"):
+        supervise(UNet(), example=EXAMPLE)
+
+
+def test_autocast_and_channels_last_change_little() -> None:
+    torch.manual_seed(0)
+    model = supervise(networks.create("hrnet_w18_small", 5), num_classes=5, example=EXAMPLE).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        plain = model(images)
+        model.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(images.to(memory_format=torch.channels_last))
+    for name, value in plain.items():
+        assert (half[name].float() - value).abs().max() < 0.1 * value.abs().max() + 0.05, name
+
+
+def test_compiled_in_one_graph_and_exported() -> None:
+    model: Supervised = supervise(Residual(), num_classes=5, example=EXAMPLE).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = model(images)
+        compiled = torch.compile(model, fullgraph=True, backend="eager")(images)
+        exported = torch.export.export(model, (images,)).module()(images)
+    for name, value in expected.items():
+        assert torch.equal(compiled[name], value)
+        assert torch.equal(exported[name], value)

@@ -93,7 +93,12 @@ def test_fingerprint_tells_what_changes_weights_from_what_does_not(file: Path) -
     base = load_config(file).fingerprint()
     for same in (["--data.root", "x"], ["--run_dir", "y"], ["--data.num_workers", "3"], ["--train.log_steps", "1"]):
         assert load_config(file, same).fingerprint() == base
-    for other in (["--seed", "1"], ["--train.learning_rate", "0.5"], ["--loss.kind", "ohem"], ["--augment.flip", "0.0"]):
+    for other in (
+        ["--seed", "1"],
+        ["--train.learning_rate", "0.5"],
+        ["--loss.kind", "ohem"],
+        ["--augment.flip", "0.0"],
+    ):
         assert load_config(file, other).fingerprint() != base
 
 

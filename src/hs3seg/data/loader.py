@@ -105,6 +105,7 @@ class TrainingLoader:
             num_workers=self._num_workers,
             collate_fn=_collate_or_error,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # its own, so that the global one is not drawn from
             pin_memory=torch.cuda.is_available(),
         )
         yield from _unwrapped(loader)
@@ -155,6 +156,7 @@ class EvaluationLoader:
             batch_size=None,
             num_workers=self._num_workers,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),
         )
         waiting: list[Any] = []
         for item in _unwrapped(loader):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from hs3seg.report.markup import clean, data_uri, escape
 from hs3seg.report.theme import css, resolve
@@ -156,14 +156,15 @@ class Canvas:
         )
 
     def png(self, scale: int = 2) -> bytes:
-        """The drawing as a PNG file on the light card colour, `scale` times its size."""
+        """The drawing as a PNG file in the light theme, `scale` times its size, with a margin of 8 pixels."""
         factor = scale * _OVERSAMPLING
         image = Image.new("RGB", (math.ceil(self.width * factor), math.ceil(self.height * factor)), resolve("card"))
         draw = ImageDraw.Draw(image, "RGBA")
         for shape in self._shapes:
             _paint(shape, image, draw, factor)
         buffer = io.BytesIO()
-        image.reduce(_OVERSAMPLING).save(buffer, "PNG", compress_level=4)
+        whole = ImageOps.expand(image.reduce(_OVERSAMPLING), 8 * scale, resolve("card"))
+        whole.save(buffer, "PNG", compress_level=4)
         return buffer.getvalue()
 
 
@@ -259,7 +260,9 @@ def _paint(shape: Any, image: Image.Image, draw: ImageDraw.ImageDraw, factor: in
                 factor if stroke else 0,
             )
         case _Disc(x, y, radius, fill, stroke, _):
-            draw.circle((x * factor, y * factor), radius * factor, resolve(fill), resolve(stroke), round(1.5 * factor))
+            draw.circle(
+                (x * factor, y * factor), (radius + 0.75) * factor, resolve(fill), resolve(stroke), round(1.5 * factor)
+            )
         case _Text(x, y, text, colour, size, anchor, bold, upright, halo):
             font = _font(round(size * factor), bold)
             rim: dict[str, Any] = {"stroke_width": 2 * factor, "stroke_fill": resolve("card")} if halo else {}

@@ -55,16 +55,16 @@ def tradeoff_figure(run: Run) -> Figure | None:
         return None
     reference, asked, shown, aspect = found
     chosen = chosen_sizes(run)
-    width = 486.0
+    width = 406.0
     height = width / min(max(aspect, 1.0), 2.4)
-    canvas = Canvas(560, 0)
+    canvas = Canvas(478, 0)
     rule = "same mIoU per class as the final output" if asked is None else f"line at θ = {shown:.0f}°"
     entries = [
         (f"{stage}: {chosen[stage]} groups", stage_colour(i)) for i, stage in enumerate(curves) if stage in chosen
     ]
-    used = legend(canvas, 58, 14, 552, [*entries, (rule, "faint")])
+    used = legend(canvas, 54, 14, 474, [*entries, (rule, "faint")])
     canvas.height = used + height + 60
-    axes = Axes(canvas, 58, used + 10, width, height, (0, reference.num_classes), (0, 1))
+    axes = Axes(canvas, 54, used + 10, width, height, (0, reference.num_classes), (0, 1))
     axes.frame("number of groups", "mIoU, %", percent=True)
     taken: list[Point] = []
     _draw_line(axes, reference, asked, aspect, taken)
@@ -75,7 +75,9 @@ def tradeoff_figure(run: Run) -> Figure | None:
             taken += [(a[0] + (b[0] - a[0]) * t / 6, a[1] + (b[1] - a[1]) * t / 6) for t in range(7)]
     for number_, (stage, curve) in enumerate(curves.items()):
         for k, miou in curve.items():
-            canvas.disc(*axes.place(k, miou), 3, stage_colour(number_), title=f"{stage}, {k} groups: {percent(miou)} %")
+            radius = 3 if len(curve) <= 24 else 2.2
+            title = f"{stage}, {k} groups: {percent(miou)} %"
+            canvas.disc(*axes.place(k, miou), radius, stage_colour(number_), title=title)
     end = axes.place(reference.num_classes, reference.miou)
     canvas.disc(*end, 6.5, "final", title=f"final, {reference.num_classes} classes: {percent(reference.miou)} %")
     marks = [(end, f"final {percent(reference.miou)}", "final")]
@@ -88,7 +90,8 @@ def tradeoff_figure(run: Run) -> Figure | None:
     taken += [(x + dx, y + dy) for (x, y), _, _ in marks for dx in (-4, 4) for dy in (-4, 4)] * 4
     for place, text, colour in marks:
         place_label(canvas, place, text, colour, taken)
-    return Figure("tradeoff", canvas, "Trade-off curves: mIoU of each stage against the number of groups")
+    label = "Trade-off curves: mIoU of each stage against the number of groups"
+    return Figure("tradeoff", canvas, label, zoom=1.2)
 
 
 def chosen_sizes(run: Run) -> dict[str, int]:
@@ -116,7 +119,7 @@ def _draw_line(axes: Axes, reference: Reference, theta: float | None, aspect: fl
 def training_figures(run: Run) -> dict[str, list[Figure]]:
     """Arm -> its loss curves and, where it was evaluated while training, its mIoU curve; same axes for all arms."""
     arms = [*([run.phase_one] if run.phase_one is not None else []), *run.arms.values()]
-    colours = {"final": "final"} | {stage: stage_colour(i) for i, stage in enumerate(run.stages)}
+    colours = {stage: stage_colour(i) for i, stage in enumerate(run.stages)} | {"final": "final"}
     losses = {arm.name: _losses(arm) for arm in arms}
     watched = {arm.name: _mious(arm) for arm in arms}
     top = _top([values for series in losses.values() for _, values in series.values()])
@@ -149,13 +152,13 @@ def _panel(
     canvas.height = used + 246
     axes = Axes(canvas, 50, used + 8, 336, 190, x, y)
     axes.frame("epoch", title, percent=percents)
-    for name in reversed(ordered):
+    for name in ordered:
         places = [axes.place(*pair) for pair in zip(*thinned(series[name], 320), strict=True)]
         canvas.line(places, colours[name], 1, opacity=0.3)
         if percents and len(places) <= 60:
             for place in places:
                 canvas.disc(*place, 2.2, colours[name])
-    for name in reversed(ordered):
+    for name in ordered:
         epochs, values = series[name]
         smooth = smoothed(values)
         kept = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), 160)).round().astype(int))
@@ -165,12 +168,11 @@ def _panel(
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Centred moving mean over a tenth of the curve (shorter at the ends); curves under 12 values stay as they are."""
-    half = len(values) // 20 if len(values) >= 12 else 0
-    half = max(half, 1) if len(values) >= 12 else 0
+    half = max(len(values) // 20, 1) if len(values) >= 12 else 0
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
-    return np.asarray((sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1), np.float64)
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return np.asarray((sums[high] - sums[low]) / (high - low), np.float64)
 
 
 def thinned(series: Series, limit: int) -> Series:

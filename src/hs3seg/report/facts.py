@@ -5,6 +5,8 @@ from typing import Any
 
 from hs3seg.report.load import Run
 from hs3seg.report.markup import (
+    DASH,
+    TIMES,
     arm_title,
     data,
     definitions,
@@ -47,7 +49,9 @@ def cost_table(run: Run) -> str:
 def cost_words(run: Run) -> str:
     """What the cost table was measured with."""
     size = run.profile.get("input_size")
-    shown = f"{size[0]} × {size[1]} pixels" if isinstance(size, list) and len(size) == 2 else "the configured size"  # noqa: RUF001
+    shown = (
+        f"{size[0]} {TIMES} {size[1]} pixels" if isinstance(size, list) and len(size) == 2 else "the configured size"
+    )
     return (
         f"{run.profile.get('network', 'The network')}, one image of {shown}; multiply-accumulates of convolutions and"
         " matrix products, 1 GMAC = 10⁹. Heads exist in training only: at inference every arm is the same network."
@@ -65,10 +69,10 @@ def training_table(run: Run) -> str:
         rows.append(
             [
                 escape(arm_title(arm.name)),
-                escape(arm.train.get("epochs", "–")),  # noqa: RUF001  # a dash in print
-                escape(arm.train.get("steps", "–")),  # noqa: RUF001
-                data(seconds, duration(seconds)) if seconds is not None else "–",  # noqa: RUF001
-                escape(f"{speed:.1f}") if speed is not None else "–",  # noqa: RUF001
+                escape(arm.train.get("epochs", DASH)),
+                escape(arm.train.get("steps", DASH)),
+                data(seconds, duration(seconds)) if seconds is not None else DASH,
+                escape(f"{speed:.1f}") if speed is not None else DASH,
                 escape(" ".join(str(arm.train.get(key, "")) for key in ("device", "precision"))),
                 tag("code", escape(str(arm.train.get("weights_sha256", ""))[:12])),
             ]
@@ -145,17 +149,17 @@ def escape_line(line: str) -> str:
 
 def _more(value: float | None, plain: float, text: str) -> str:
     if value is None:
-        return "–"  # noqa: RUF001  # a dash in print
+        return DASH
     extra = f' <span class="difference">{100 * (value / plain - 1):+.1f} %</span>' if plain and value != plain else ""
     return data(value, text) + extra
 
 
 def _gmacs(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}" if value < 10 else f"{value:.2f}"  # noqa: RUF001
+    return DASH if value is None else f"{value:.3f}" if value < 10 else f"{value:.2f}"
 
 
 def _millions(value: float | None) -> str:
-    return "–" if value is None else f"{value / 1e6:.3f}"  # noqa: RUF001
+    return DASH if value is None else f"{value / 1e6:.3f}"
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ class Figure:
         label: What it shows, for those who cannot see it.
         caption: Text below; may be empty.
         natural: Never shrink it below its natural width.
+        zoom: How much larger than drawn it may be shown where there is room.
     """
 
     name: str
@@ -25,12 +26,13 @@ class Figure:
     label: str
     caption: str = ""
     natural: bool = False
+    zoom: float = 1.0
 
     def html(self) -> str:
         """The `<figure>` element."""
         drawing = tag("div", self.canvas.svg(self.label, natural=self.natural), class_="scroll")
         words = tag("figcaption", escape(self.caption)) if self.caption else ""
-        return tag("figure", drawing + words, style=f"max-width:{round(self.canvas.width)}px")
+        return tag("figure", drawing + words, style=f"width:{round(self.canvas.width * self.zoom)}px")
 
 
 @dataclass

@@ -35,24 +35,24 @@ def tree_figures(run: Run, plan: SupervisionPlan, name: str) -> list[Figure]:
 def _tree(run: Run, taxonomy: Taxonomy, stage: StagePlan, name: str) -> Figure:
     groups = stage.grouping.groups
     names_width = min(max(text_width(n, 12.5) for n in taxonomy.names), 170.0)
-    leaf, alone, together = 118.0, 118 + 20 + names_width + 44, 118 + 20 + names_width + 104
+    leaf, alone, together = 118.0, 118 + 20 + names_width + 44, 118 + 20 + names_width + 66
     height = _TOP + sum(_ROW * len(group) + _GAP for group in groups) + 4
-    canvas = Canvas(together + 34, height)
+    canvas = Canvas(max(together + 60, 300), height)
     middle = _TOP + (height - _TOP) / 2
     single, merged = _ious(run.confusions.get(stage.stage), stage)
     colours = [hex_colour(colour) for colour in taxonomy.colours]
     canvas.text(2, 14, f"{stage.stage}: {len(groups)} groups of {taxonomy.num_classes} classes", "ink", 14, bold=True)
     if single is not None:
         canvas.text(alone, 38, "alone", "muted", 11, anchor="end")
-        canvas.text(together + 26, 38, "as group", "muted", 11, anchor="end")
+        canvas.text(together, 38, "as group", "muted", 11)
     y = _TOP
     for number, (group, colour) in enumerate(zip(groups, group_colours(run, taxonomy, stage), strict=True)):
         rows = [y + _ROW * (i + 0.5) for i in range(len(group))]
         centre = (rows[0] + rows[-1]) / 2
-        canvas.link((10, middle), (72, centre), "faint")
+        canvas.link((10, middle), (72, centre), "faint", 1.5 if len(groups) <= 12 else 0.8)
         for row, member in zip(rows, group, strict=True):
             canvas.link((72, centre), (leaf, row), "faint")
-            canvas.box(leaf, row - 6, 12, 12, colours[member], radius=2.5)
+            canvas.box(leaf, row - 6, 12, 12, colours[member], stroke="rule", radius=2.5)
             canvas.text(leaf + 20, row, shortened(taxonomy.names[member], names_width + 2, 12.5), "ink", 12.5)
             if single is not None:
                 canvas.text(alone, row, _shown(single[member]), "muted", 12, anchor="end")
@@ -61,6 +61,7 @@ def _tree(run: Run, taxonomy: Taxonomy, stage: StagePlan, name: str) -> Figure:
             centre,
             6,
             hex_colour(colour),
+            "rule",
             title=f"group {number}: {stage.grouping.group_names(taxonomy.names)[number]}",
         )
         if merged is not None and len(group) > 1:
@@ -70,7 +71,7 @@ def _tree(run: Run, taxonomy: Taxonomy, stage: StagePlan, name: str) -> Figure:
                 "faint",
                 1.2,
             )
-            canvas.text(together + 26, centre, _shown(merged[number]), "ink", 12.5, anchor="end", bold=True)
+            canvas.text(together, centre, _shown(merged[number]), "ink", 12.5, bold=True)
         y += _ROW * len(group) + _GAP
     canvas.disc(10, middle, 5, "muted")
     return Figure(name, canvas, f"Group tree of {stage.stage}: {'; '.join(stage.grouping.group_names(taxonomy.names))}")

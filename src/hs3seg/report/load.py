@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hs3seg.analysis import SupervisionPlan, load_confusions
-from hs3seg.errors import RunFolderError, UserError
+from hs3seg.errors import PlanError, RunFolderError, UserError
 from hs3seg.report.markup import number
 from hs3seg.taxonomy import Taxonomy
 
@@ -196,7 +196,7 @@ class _Reader:
         try:
             return read(path)
         except (UserError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-            lines = str(error).replace(str(self.root), "RUN").splitlines() or [type(error).__name__]
+            lines = str(error).replace(f"{path}: ", "").splitlines() or [type(error).__name__]
             self.missing.append(f"{name}: not readable ({lines[0]})")
             return empty
 
@@ -217,6 +217,21 @@ class _Reader:
 
     def confusions(self, name: str) -> dict[str, NDArray[np.int64]]:
         return dict(self._read(name, load_confusions, {}))
+
+    def matrices(self, name: str) -> dict[str, NDArray[np.int64]]:
+        """Like `confusions`, but each stage in its own groups, so that sizes differ."""
+
+        def read(path: Path) -> dict[str, NDArray[np.int64]]:
+            with np.load(path, allow_pickle=False) as file:
+                found = {key: np.asarray(file[key]) for key in file.files}
+            for key, matrix in found.items():
+                if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.dtype.kind not in "iu":
+                    raise PlanError(f"array '{key}' of shape {matrix.shape} is no matrix of pixel counts")
+            if "final" not in found:
+                raise PlanError("no array named 'final'")
+            return {key: matrix.astype(np.int64) for key, matrix in found.items()}
+
+        return dict(self._read(name, read, {}))
 
     def arrays(self, name: str) -> dict[str, NDArray[Any]]:
         def read(path: Path) -> dict[str, NDArray[Any]]:
@@ -252,7 +267,7 @@ def _read_arm(reader: _Reader, folder: str, name: str, splits: tuple[str, ...]) 
         if not values:
             continue
         arm.scores[split] = _scores(split, values)
-        arm.confusions[split] = reader.confusions(f"{folder}/confusion-{split}.npz")
+        arm.confusions[split] = reader.matrices(f"{folder}/confusion-{split}.npz")
         arm.samples[split] = reader.arrays(f"{folder}/samples-{split}.npz")
     return arm
 

@@ -6,6 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+DASH = "\u2013"
+"""Printed where a value does not exist."""
+MINUS = "\u2212"
+TIMES = "\u00d7"
+
 ARM_TITLES = {
     "none": "No supervision",
     "deep_supervision": "Deep supervision",
@@ -50,13 +55,13 @@ def tag(name: str, content: str = "", **attributes: object) -> str:
 
 def percent(fraction: float | None) -> str:
     """`56.3` for 0.5631; a dash for a value that does not exist."""
-    return "–" if fraction is None else f"{100 * fraction:.1f}"  # noqa: RUF001  # a dash in print
+    return DASH if fraction is None else f"{100 * fraction:.1f}"
 
 
 def points(difference: float) -> str:
     """`+1.2` for a difference of 0.012 between two fractions, with a real minus sign and no signed zero."""
     text = f"{100 * difference:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")  # noqa: RUF001  # a minus in print
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
 
 
 def data(value: float | None, text: str) -> str:

@@ -61,28 +61,28 @@ def _matrix(confusion: NDArray[np.int64], grouping: Grouping, taxonomy: Taxonomy
     cell = min(30.0, max(_SIDE / count, 3.0))
     font = min(11.0, cell - 1.5)
     labels = [shortened(taxonomy.names[c], 104, font) for c in order] if font >= 7 else []
-    margin = max((text_width(label, font) for label in labels), default=0) + 26
+    names_width = max((text_width(label, font) for label in labels), default=0)
+    left, top = max(names_width + 26, 86), names_width + 34
     side = cell * count
-    canvas = Canvas(margin + side + 6, margin + side + 34)
-    top = margin + 26
+    canvas = Canvas(max(left + side, text_width(title, 13, bold=True)) + 6, top + side + 4)
     canvas.text(2, 10, title, "ink", 13, bold=True)
     pixels = np.empty((count, count, 4), np.uint8)
     pixels[..., :3] = HEAT
     pixels[..., 3] = np.rint(255 * shares)
-    canvas.box(margin, top, side, side, stroke="rule")
-    canvas.cells(margin, top, side, side, pixels)
+    canvas.box(left, top, side, side, stroke="rule")
+    canvas.cells(left, top, side, side, pixels)
     for i, label in enumerate(labels):
-        canvas.text(margin - 6, top + cell * (i + 0.5), label, "ink", font, anchor="end")
-        canvas.text(margin + cell * (i + 0.5), top - 6, label, "ink", font, upright=True)
+        canvas.text(left - 6, top + cell * (i + 0.5), label, "ink", font, anchor="end")
+        canvas.text(left + cell * (i + 0.5), top - 6, label, "ink", font, upright=True)
     if labels:
         canvas.text(8, top + side / 2, "truth", "muted", 11, anchor="middle", upright=True)
-        canvas.text(margin - 8, top - 12, "prediction", "muted", 11, anchor="end")
+        canvas.text(left - 8, top - 12, "prediction", "muted", 11, anchor="end")
     if cell >= 22:
         for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
             colour = "#ffffff" if shares[i, j] > 0.5 else "ink"
-            where = margin + cell * (j + 0.5), top + cell * (i + 0.5)
+            where = left + cell * (j + 0.5), top + cell * (i + 0.5)
             canvas.text(*where, f"{100 * shares[i, j]:.0f}", colour, min(10.5, cell * 0.4), anchor="middle")
-    _borders(canvas, grouping, margin, top, cell)
+    _borders(canvas, grouping, left, top, cell)
     return Figure(name, canvas, f"Confusion matrix: {title}", largest_confusions(confusion, taxonomy), natural=True)
 
 

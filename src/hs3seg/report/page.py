@@ -13,7 +13,7 @@ from hs3seg.report.groups import tree_figures
 from hs3seg.report.load import Run, load_run
 from hs3seg.report.markup import arm_title, definitions, details, escape, percent, tag
 from hs3seg.report.matrices import analysis_figures, split_figures
-from hs3seg.report.pictures import contact_sheet, legend, sample_tiles
+from hs3seg.report.pictures import Tile, contact_sheet, legend, sample_tiles
 from hs3seg.report.summary import summarize
 from hs3seg.report.tables import class_table, scores_table, stage_table
 from hs3seg.report.theme import css_variables
@@ -231,10 +231,7 @@ def _samples(page: _Page) -> str:
         if not samples or run.taxonomy is None:
             continue
         page.pictures[_file_name(f"samples-{split}")] = lambda samples=samples: contact_sheet(samples)  # type: ignore[misc]
-        rows = "".join(
-            f'<h4>{escape(name)}</h4><div class="tiles">{"".join(tile.html(name) for tile in tiles)}</div>'
-            for name, tiles in samples
-        )
+        rows = "".join(f"<h4>{escape(name)}</h4>{_tiles(name, tiles)}" for name, tiles in samples)
         parts.append(details(f"Samples of {split}", legend(run.taxonomy, run, split) + rows, opened=not parts))
     if not parts:
         return ""
@@ -242,6 +239,11 @@ def _samples(page: _Page) -> str:
         "<p>Spread evenly over the split, not chosen by quality. A stage's prediction has its groups' colours, and is"
         " right where it names the right group. Pixels without a class are empty.</p>" + "".join(parts)
     )
+
+
+def _tiles(name: str, tiles: list[Tile]) -> str:
+    content = "".join(tile.html(name) for tile in tiles)
+    return tag("div", content, class_="tiles", style=f"--count:{min(len(tiles), 8)}")
 
 
 def _training(page: _Page) -> str:

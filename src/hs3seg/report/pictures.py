@@ -13,7 +13,7 @@ from hs3seg.analysis import SupervisionPlan
 from hs3seg.report.canvas import Canvas
 from hs3seg.report.groups import group_colours
 from hs3seg.report.load import Arm, Run
-from hs3seg.report.markup import arm_title, data_uri, escape, percent, swatch, tag
+from hs3seg.report.markup import TIMES, arm_title, data_uri, escape, percent, swatch, tag
 from hs3seg.taxonomy import Colour, Grouping, Taxonomy
 
 IGNORED = 255
@@ -62,7 +62,7 @@ def shown_arm(run: Run, split: str) -> Arm | None:
 
 
 def sample_tiles(run: Run, split: str) -> Iterator[tuple[str, list[Tile]]]:
-    """Yields (name, tiles) of the samples of a split: image, truth, the shown arm's stages, every arm's output."""
+    """Yields (name, tiles) of the samples of a split: image, truth, every arm's output, the shown arm's stages."""
     main = shown_arm(run, split)
     if main is None or run.taxonomy is None:
         return
@@ -70,20 +70,22 @@ def sample_tiles(run: Run, split: str) -> Iterator[tuple[str, list[Tile]]]:
     names = [str(name) for name in arrays.get("names", ())]
     for i, name in enumerate(names[:_LIMIT]):
         image, truth = arrays.get(f"{i}/image"), arrays.get(f"{i}/truth")
-        if image is None or truth is None or image.ndim != 3 or truth.ndim != 2:
+        if image is None or truth is None or image.shape != (*truth.shape, 3) or truth.ndim != 2:
             continue
-        tiles = [Tile("image", f"{image.shape[1]} × {image.shape[0]}", _small(Image.fromarray(image)), photo=True)]  # noqa: RUF001
+        tiles = [
+            Tile("image", f"{image.shape[1]} {TIMES} {image.shape[0]}", _small(Image.fromarray(image)), photo=True)
+        ]
         labelled = float((truth != IGNORED).mean())
         tiles.append(Tile("truth", f"{percent(labelled)} % labelled", _labels(truth, run.taxonomy.colours)))
-        tiles += _stages(run, main, main.plan, arrays, i, truth)
-        for arm in run.arms.values():
+        for arm in (*(a for a in run.arms.values() if a is not main), main):
             other = arm.samples.get(split, {})
             place = next((j for j, n in enumerate(other.get("names", ())) if str(n) == name), None)
             prediction = other.get(f"{place}/final")
+            if arm is main:
+                tiles += _stages(run, main, main.plan, arrays, i, truth)
             if prediction is not None and prediction.shape == truth.shape:
-                tiles.append(
-                    Tile(arm_title(arm.name), _right(prediction, truth), _labels(prediction, run.taxonomy.colours))
-                )
+                title = f"{arm_title(arm.name)}, final"
+                tiles.append(Tile(title, _right(prediction, truth), _labels(prediction, run.taxonomy.colours)))
         yield name, tiles
 
 
@@ -107,9 +109,9 @@ def contact_sheet(samples: Sequence[tuple[str, list[Tile]]]) -> bytes:
     heights = [max(tile.image.height for tile in tiles) for _, tiles in samples]
     columns = max(len(tiles) for _, tiles in samples)
     sheet = Image.new("RGB", (columns * (width + 6) + 6, sum(heights) + 6 * len(heights) + 26), "white")
-    head = Canvas(sheet.width, 24)
+    head = Canvas(sheet.width - 16, 24)
     for column, tile in enumerate(samples[0][1]):
-        head.text(6 + column * (width + 6) + width / 2, 13, tile.title, size=12, anchor="middle")
+        head.text(column * (width + 6) + width / 2 - 2, 6, tile.title, size=12, anchor="middle")
     sheet.paste(Image.open(io.BytesIO(head.png(scale=1))), (0, 0))
     y = 26
     for (_, tiles), height in zip(samples, heights, strict=True):

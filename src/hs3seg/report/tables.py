@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from hs3seg.report.load import Arm, Run, Scores
-from hs3seg.report.markup import arm_title, data, escape, number, percent, points, swatch, table, tag
+from hs3seg.report.markup import DASH, arm_title, data, escape, number, percent, points, swatch, table, tag
 from hs3seg.report.verdict import SEED_NOISE
 
 CLASS_NOISE = 0.02
@@ -93,7 +93,7 @@ def _bar(value: float | None, base: Scores | None, name: str) -> str:
 
 def _stage(values: dict[str, Any] | None) -> str:
     if not values:
-        return "–"  # noqa: RUF001  # a dash in print
+        return DASH
     miou, groups = number(values.get("miou")), number(values.get("num_groups"))
     return f"{data(miou, percent(miou))} <small>{groups or 0:.0f} groups</small>"
 

@@ -59,22 +59,23 @@ def _headline(ranked: Mapping[str, list[tuple[str, float]]]) -> str:
         return (
             f"{arm_title(name)} reaches {percent(miou)} % mIoU on {split}; there is no other arm yet to compare with."
         )
-    clear = {split: order for split, order in compared.items() if order[0][1] - order[1][1] >= SEED_NOISE}
+    leads = {split: order[0][1] - order[1][1] for split, order in compared.items()}
+    clear = [split for split, lead in leads.items() if lead >= SEED_NOISE]
+    reach = "" if len(clear) == len(leads) else f" Only on {listed(clear)} is that more than one seed moves."
+    reach = reach if clear else " That is too little for one seed to tell them apart."
     winners = {order[0][0] for order in compared.values()}
     if len(winners) > 1:
-        heads = listed([f"{in_sentence(order[0][0])} on {split}" for split, order in compared.items()])
-        tail = ", nowhere by more than one seed moves." if not clear else "."
-        return f"The splits disagree: ahead is {heads}{tail}"
+        heads = [
+            f"{in_sentence(order[0][0])} on {split} (by {percent(leads[split])})" for split, order in compared.items()
+        ]
+        return f"The splits disagree on who is ahead: {listed(heads)}.{reach}"
     winner = winners.pop()
-    leads = listed([f"{points(order[0][1] - order[1][1])} on {split}" for split, order in compared.items()])
     seconds = {order[1][0] for order in compared.values()}
     second = in_sentence(seconds.pop()) if len(seconds) == 1 else "the next best arm"
-    if len(clear) == len(compared):
-        return f"{arm_title(winner)} has the highest mIoU, ahead of {second} by {leads} points."
-    if all(order[0][1] == order[1][1] for order in compared.values()):
+    if not any(leads.values()):
         return f"A tie: {in_sentence(winner)} and {second} have the same mIoU."
-    reach = "too little for one seed to tell them apart" if not clear else f"clear only on {listed(list(clear))}"
-    return f"{arm_title(winner)} is ahead of {second} by {leads} points of mIoU: {reach}."
+    ahead = [f"{percent(lead)} points on {split}" for split, lead in leads.items()]
+    return f"{arm_title(winner)} has the highest mIoU, ahead of {second} by {listed(ahead)}.{reach}"
 
 
 def _findings(run: Run, ranked: Mapping[str, list[tuple[str, float]]]) -> list[str]:
@@ -90,19 +91,23 @@ def _findings(run: Run, ranked: Mapping[str, list[tuple[str, float]]]) -> list[s
             if "hs3" in dict(order) and other in dict(order)
         }
         if differences:
-            shown = listed([f"{points(value)} on {split}" for split, value in differences.items()])
-            found.append(f"HS3 against {in_sentence(other)}: {shown} points{_judgement(list(differences.values()))}.")
+            shown = listed([f"{points(value)} points on {split}" for split, value in differences.items()])
+            found.append(f"HS3 against {in_sentence(other)}: {shown}{_judgement(differences)}.")
     return found
 
 
-def _judgement(differences: list[float]) -> str:
-    if all(abs(value) < SEED_NOISE for value in differences):
-        return ", within what one seed moves"
-    if all(value >= SEED_NOISE for value in differences):
-        return ", more than one seed usually moves"
-    if all(value <= -SEED_NOISE for value in differences):
-        return ": HS3 is worse"
-    return ", mixed"
+def _judgement(differences: Mapping[str, float]) -> str:
+    gains = [split for split, value in differences.items() if value >= SEED_NOISE]
+    losses = [split for split, value in differences.items() if value <= -SEED_NOISE]
+    if not gains and not losses:
+        return "; within what one seed moves"
+    if len(gains) == len(differences):
+        return "; more than one seed usually moves"
+    if len(losses) == len(differences):
+        return "; HS3 is worse, by more than one seed usually moves"
+    words = [f"better on {listed(gains)}"] * bool(gains) + [f"worse on {listed(losses)}"] * bool(losses)
+    rest = ", elsewhere within what one seed moves" if len(gains) + len(losses) < len(differences) else ""
+    return f"; {' and '.join(words)}{rest}"
 
 
 def _caveats(run: Run, ranked: Mapping[str, list[tuple[str, float]]]) -> list[str]:

@@ -24,7 +24,9 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("name", "size", "classes", "macs", "parameters"), TABLE)
-def test_cost_is_the_official_networks(name: str, size: tuple[int, int], classes: int, macs: int, parameters: int) -> None:
+def test_cost_is_the_official_networks(
+    name: str, size: tuple[int, int], classes: int, macs: int, parameters: int
+) -> None:
     cost = count_cost(networks.create(name, classes), (1, 3, *size))
     assert (cost.conv_macs, cost.matmul_macs, cost.parameters) == (macs, 0, parameters)
 

@@ -35,7 +35,9 @@ def test_cross_entropy_equals_torch_at_label_resolution(weights: torch.Tensor | 
     torch.testing.assert_close(torch.autograd.grad(got, values), torch.autograd.grad(oracle, values))
 
 
-@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy(torch.ones(4)), Ohem(), Ohem(class_weights=torch.ones(4))])
+@pytest.mark.parametrize(
+    "loss", [CrossEntropy(), CrossEntropy(torch.ones(4)), Ohem(), Ohem(class_weights=torch.ones(4))]
+)
 def test_an_all_ignored_batch_gives_a_zero_with_a_gradient(loss: torch.nn.Module) -> None:
     values = logits(4)
     got = loss(values, torch.full((2, 12, 16), 255))
@@ -71,7 +73,9 @@ def test_equation_one() -> None:
     targets = labels()
     remapped = torch.from_numpy(GROUPING.remap(targets.numpy()))
     plain = CrossEntropy()
-    expected = 0.3 * plain(outputs["s"], remapped) + 0.7 * plain(outputs["t"], targets) + plain(outputs["final"], targets)
+    expected = (
+        0.3 * plain(outputs["s"], remapped) + 0.7 * plain(outputs["t"], targets) + plain(outputs["final"], targets)
+    )
     torch.testing.assert_close(loss(outputs, targets), expected)
     assert list(loss.terms(outputs, targets)) == ["s", "t", "final"]
     with pytest.raises(PlanError, match="no output 't'"):

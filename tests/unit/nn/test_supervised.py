@@ -180,7 +180,9 @@ def test_groups_size_the_heads_and_a_plan_must_be_in_order() -> None:
     names = ("a", "b", "c", "d", "e")
     coarse = StagePlan("layer1", Grouping.from_labels([0, 0, 1, 1, 1]))
     fine = StagePlan("layer3", Grouping.identity(5))
-    outputs = supervise(Residual(), plan=SupervisionPlan(names, (coarse, fine)), example=EXAMPLE)(EXAMPLE.repeat(2, 1, 1, 1))
+    outputs = supervise(Residual(), plan=SupervisionPlan(names, (coarse, fine)), example=EXAMPLE)(
+        EXAMPLE.repeat(2, 1, 1, 1)
+    )
     assert {name: value.shape[1] for name, value in outputs.items()} == {"layer1": 2, "layer3": 5, "final": 5}
     with pytest.raises(NetworkError, match="order layer1, layer3"):
         supervise(Residual(), plan=SupervisionPlan(names, (fine, coarse)), example=EXAMPLE)

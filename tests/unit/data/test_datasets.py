@@ -62,7 +62,7 @@ MAKERS = {
     "folder": folder,
     "listed": listed,
     "subset": subset,
-    "digits": lambda root: DigitScenes("train", 5),
+    "digits": lambda _root: DigitScenes("train", 5),
 }
 
 

@@ -164,7 +164,7 @@ class Canvas:
             _paint(shape, image, draw, factor)
         buffer = io.BytesIO()
         whole = ImageOps.expand(image.reduce(_OVERSAMPLING), 8 * scale, resolve("card"))
-        whole.save(buffer, "PNG", compress_level=4)
+        whole.save(buffer, "PNG", compress_level=2)
         return buffer.getvalue()
 
 

@@ -43,7 +43,7 @@ class Tile:
         if self.photo:
             self.image.save(buffer, "WEBP", quality=78, method=2)
         else:
-            self.image.save(buffer, "PNG", compress_level=9)
+            self.image.save(buffer, "PNG", compress_level=7)
         width, height = self.image.size
         source = data_uri(buffer.getvalue(), "webp" if self.photo else "png")
         words = f"{escape(name)}: {escape(self.title)}"
@@ -120,7 +120,7 @@ def contact_sheet(samples: Sequence[tuple[str, list[Tile]]]) -> bytes:
             sheet.paste(picture, (6 + column * (width + 6), y), picture)
         y += height + 6
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", compress_level=3)
+    sheet.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

@@ -155,11 +155,12 @@ def load_run(path: Path) -> Run:
             continue
         arms[name] = _read_arm(reader, f"arms/{name}", name, splits)
     phase_one = _read_arm(reader, "phase_one", "phase_one", ()) if (path / "phase_one").is_dir() else None
-    analysis = reader.json("analysis/analysis.json")
-    confusions = reader.confusions("analysis/confusion.npz")
+    no_analysis = not _needs_analysis(config, wanted)
+    analysis = reader.json("analysis/analysis.json", optional=no_analysis)
+    confusions = reader.confusions("analysis/confusion.npz", optional=no_analysis)
     hs3 = arms.get("hs3")
     plan = hs3.plan if hs3 is not None else None
-    plan = plan or reader.plan("plan.toml")
+    plan = plan or reader.plan("plan.toml", optional=no_analysis)
     run = Run(
         path=path,
         config=config,
@@ -173,7 +174,7 @@ def load_run(path: Path) -> Run:
         confusions=confusions,
         plan=plan,
         profile=reader.json("profile.json"),
-        results=reader.json("results.json"),
+        results=reader.json("results.json", optional=True),
         missing=reader.missing,
     )
     _drop_misfits(run)
@@ -215,8 +216,8 @@ class _Reader:
         found: SupervisionPlan | None = self._read(name, SupervisionPlan.load, None, optional=optional)
         return found
 
-    def confusions(self, name: str) -> dict[str, NDArray[np.int64]]:
-        return dict(self._read(name, load_confusions, {}))
+    def confusions(self, name: str, *, optional: bool = False) -> dict[str, NDArray[np.int64]]:
+        return dict(self._read(name, load_confusions, {}, optional=optional))
 
     def matrices(self, name: str) -> dict[str, NDArray[np.int64]]:
         """Like `confusions`, but each stage in its own groups, so that sizes differ."""
@@ -251,6 +252,12 @@ class _Reader:
             if isinstance(event, dict):
                 events.append(event)
         return events
+
+
+def _needs_analysis(config: Mapping[str, Any], arms: tuple[str, ...]) -> bool:
+    """Whether the run has an analysis at all: not with the baselines alone, nor with a plan written by hand."""
+    by_hand = bool(_dict(config.get("supervision")).get("plan"))
+    return not by_hand and (not arms or bool({"hs3", "random", "reversed"} & set(arms)))
 
 
 def _read_arm(reader: _Reader, folder: str, name: str, splits: tuple[str, ...]) -> Arm:

@@ -18,7 +18,7 @@ class Verdict:
         headline: One sentence.
         findings: What holds on each split, and for HS3 against each baseline.
         caveats: What the reader must know before believing it.
-        best: Split -> arm with the highest mIoU.
+        best: Split -> arm with the highest mIoU, where there are several.
     """
 
     headline: str
@@ -46,7 +46,7 @@ def ranking(run: Run, split: str) -> list[tuple[str, float]]:
 def judge(run: Run) -> Verdict:
     """Compares the arms on every split."""
     ranked = {split: order for split in run.splits if (order := ranking(run, split))}
-    best = {split: order[0][0] for split, order in ranked.items()}
+    best = {split: order[0][0] for split, order in ranked.items() if len(order) > 1}
     if not ranked:
         return Verdict("Nothing is evaluated yet, so there is nothing to compare.", (), (), {})
     return Verdict(_headline(ranked), tuple(_findings(run, ranked)), tuple(_caveats(run, ranked)), best)

@@ -4,10 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 from fabricated_run import STAGES, fabricate, many_classes, street_taxonomy
 from parsed_page import check_page
 from PIL import Image
@@ -173,7 +175,7 @@ def test_names_from_files_are_escaped(tmp_path: Path) -> None:
         (["analysis/analysis.json"], "analysis/analysis.json: not there yet"),
         (["plan.toml", "arms/hs3"], "arm hs3: not trained yet"),
         (["profile.json"], "profile.json: not there yet"),
-        (["results.json", "run.json"], "results.json: not there yet"),
+        (["results.json", "run.json"], ""),
         (["phase_one"], ""),
         (["arms"], "arm none: not trained yet"),
         (["arms/none"], "arm none: not trained yet"),
@@ -245,6 +247,19 @@ def test_plan_edited_by_hand_is_shown_and_said(street: Path, tmp_path: Path) -> 
     page = check_page(build_report(run))
     assert "The plan differs from what the analysis proposed for stage2" in page.text
     assert "stage2: 11 groups of 11 classes" in page.text
+
+
+@pytest.mark.parametrize(("arms", "plan"), [(["none", "deep_supervision"], ""), (["none", "hs3"], "mine.toml")])
+def test_analysis_is_not_missing_where_the_run_needs_none(tmp_path: Path, arms: list[str], plan: str) -> None:
+    run = fabricate(tmp_path / "run", arms=arms, splits=("val",), epochs=2, num_samples=1, size=(30, 40))
+    config = tomllib.loads((run / "config.toml").read_text()) | {"supervision": {"plan": plan}}
+    (run / "config.toml").write_text(tomli_w.dumps(config))
+    shutil.rmtree(run / "analysis")
+    shutil.rmtree(run / "phase_one")
+    (run / "plan.toml").unlink()
+    page = check_page(build_report(run))
+    assert read(run / "report" / "report.json")["missing"] == []
+    assert ("stage2: " in page.text) == ("hs3" in arms)
 
 
 def test_absent_class_is_printed_as_absent(tmp_path: Path) -> None:

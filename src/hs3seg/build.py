@@ -185,7 +185,8 @@ class Trained:
 def describe(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy, identity: dict[str, Any]) -> dict[str, Any]:
     """What a weight file says about itself, so that it can be used without its run folder."""
     return {
-        "config": config.model_dump(mode="json"),
+        # Where the run lies says nothing about its weights: equal trainings shall give equal files.
+        "config": config.model_dump(mode="json") | {"run_dir": ""},
         "plan": plan.to_toml(),
         "taxonomy": taxonomy.to_dict(),
         "identity": identity,

@@ -1,7 +1,6 @@
 """Files that are whole or not there: written beside their place, synced, then renamed."""
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -34,9 +33,3 @@ def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON, atomically; NaN is refused, since JSON has none."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

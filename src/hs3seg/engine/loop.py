@@ -21,9 +21,9 @@ from hs3seg.engine.optimization import MovingAverage, learning_rate, make_optimi
 from hs3seg.engine.progress import Reporter
 from hs3seg.engine.runlog import RunLog
 from hs3seg.engine.runtime import Runtime
-from hs3seg.engine.weights import load_state, save_state, save_weights
+from hs3seg.engine.weights import hash_weights, load_state, save_state, save_weights
 from hs3seg.errors import CheckpointError, TrainingError
-from hs3seg.files import sha256, write_json
+from hs3seg.files import write_json
 from hs3seg.nn import HierarchicalLoss, Supervised
 
 EvaluateNow = Callable[[nn.Module], Mapping[str, Any]]
@@ -310,7 +310,7 @@ class _Training:
                 "steps": self.step,
                 "epochs": self.settings.epochs,
                 "images_per_second": round(self.step * self.settings.batch_size / max(self.seconds, 1e-9), 3),
-                "weights_sha256": sha256(weights),
+                "weights_sha256": hash_weights(self._result()),
                 **facts,
             }
             write_json(self.job.folder / "train.json", result)

@@ -42,7 +42,10 @@ class Runtime:
         self.channels_last = channels_last == "yes" or (channels_last == "auto" and self.precision != "float32")
         # accelerate keeps one state per process; a run that trains several arms may meet an older one.
         AcceleratorState._reset_state()
-        self.accelerator = Accelerator(mixed_precision=_ACCELERATE_NAMES[self.precision])
+        # Unless told that it is on a CPU, accelerate takes the processes of torchrun for single ones there.
+        self.accelerator = Accelerator(
+            mixed_precision=_ACCELERATE_NAMES[self.precision], cpu=not torch.accelerator.is_available()
+        )
         self._sync_bn = sync_bn
 
     @property

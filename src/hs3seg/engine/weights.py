@@ -3,6 +3,7 @@
 Nothing here unpickles code: weights are safetensors, and training state is loaded with `weights_only=True`.
 """
 
+import hashlib
 import json
 import pickle
 import zipfile
@@ -19,6 +20,7 @@ from hs3seg.errors import CheckpointError
 from hs3seg.files import write_atomically
 
 FORMAT = "hs3seg-1"
+_KEY = "hs3seg"
 
 
 def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
@@ -30,8 +32,19 @@ def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -
         description: JSON-able: network, taxonomy, plan, normalisation.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    metadata = {"format": FORMAT, "description": json.dumps(dict(description), sort_keys=True)}
+    # One key: safetensors writes several in an order that changes from run to run, and equal weights shall be equal files.
+    metadata = {_KEY: json.dumps({"format": FORMAT, "description": dict(description)}, sort_keys=True)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def hash_weights(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bits of a model's state, whatever file holds it."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -48,18 +61,18 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); it may be truncated, copy it again"
         ) from None
-    if metadata.get("format") != FORMAT:
+    if about.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: not written by hs3seg (format {metadata.get('format')!r}, expected {FORMAT!r});"
+            f"{path}: not written by hs3seg (format {about.get('format')!r}, expected {FORMAT!r});"
             " trunk weights from elsewhere go to network.pretrained"
         )
-    return tensors, json.loads(metadata["description"])
+    return tensors, about["description"]
 
 
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:

@@ -44,11 +44,14 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
     session = open_session(config, quiet=quiet)
     path = config.run_path
     dataset = make_dataset(config, config.data.train_split)
-    for split in config.data.evaluate_splits:
-        make_dataset(config, split)  # a missing split is said before hours of training, not after
     taxonomy = dataset.taxonomy
-    facts = _claim(session, path, resume=resume)
+    # All that can be wrong is looked at before the folder is ours and before hours of training.
+    for split in config.data.evaluate_splits:
+        make_dataset(config, split)
     stages = make_stages(config, make_network(config, taxonomy))
+    if config.supervision.plan:
+        SupervisionPlan.load(Path(config.supervision.plan)).check(taxonomy.names)
+    facts = _claim(session, path, resume=resume)
     session.runtime.barrier()
     if session.runtime.is_main:
         config.save(path / "config.toml")

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hs3seg.engine.weights import load_into, load_state, read_weights, save_state, save_weights
+from hs3seg.engine.weights import hash_weights, load_into, load_state, read_weights, save_state, save_weights
 from hs3seg.errors import CheckpointError
 
 
@@ -75,3 +75,22 @@ def test_state_round_trip_and_truncation(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(CheckpointError, match="not a training state"):
         load_state(path)
+
+
+def test_the_hash_is_of_the_bits_and_names() -> None:
+    torch.manual_seed(0)
+    net = nn.Conv2d(3, 4, 3)
+    first = hash_weights(net)
+    assert first == hash_weights(net.to(memory_format=torch.channels_last))
+    with torch.no_grad():
+        net.bias[0] = torch.nextafter(net.bias[0], torch.tensor(9.0))
+    assert hash_weights(net) != first
+    assert hash_weights(nn.Sequential(net)) != hash_weights(net)
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Conv2d(3, 4, 3)
+    for number in range(8):
+        save_weights(tmp_path / f"{number}.safetensors", net, {"b": 1, "a": [number // 99]})
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1

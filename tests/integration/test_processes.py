@@ -1,0 +1,45 @@
+"""Two gloo processes: training runs, and evaluation counts exactly what one process counts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def torchrun(*words: object) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "hs3seg", *map(str, words)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_evaluation_is_identical_on_two_processes(finished_run: Path, tmp_path: Path) -> None:
+    weights = finished_run / "arms" / "hs3"
+    torchrun("evaluate", weights, "--split", "val", "--out", tmp_path)
+    one, two = (np.load(folder / "confusion-val.npz") for folder in (weights, tmp_path))
+    for stage in one.files:
+        assert (one[stage] == two[stage]).all()
+    found = [json.loads((folder / "evaluation-val.json").read_text()) for folder in (weights, tmp_path)]
+    assert found[0] == found[1]
+    assert found[1]["num_images"] == 8
+    samples = [np.load(folder / "samples-val.npz") for folder in (weights, tmp_path)]
+    assert all((samples[0][key] == samples[1][key]).all() for key in samples[0].files)
+
+
+def test_a_whole_run_on_two_processes(config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    torchrun("run", config, "--run_dir", folder, "--arms", '["hs3"]', "--train.epochs", "1", "--train.accumulate", "2")
+    facts = json.loads((folder / "arms" / "hs3" / "train.json").read_text())
+    assert facts["processes"] == 2
+    assert facts["steps"] == 6  # the batch is shared, not doubled
+    assert (folder / "report" / "index.html").exists()

@@ -1,0 +1,89 @@
+"""SIGKILL at any moment, then --resume: the final weights are those of the uninterrupted run, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+WORDS = ["--arms", '["hs3"]', "--train.checkpoint_seconds", "0.2", "--train.epochs", "3"]
+
+
+def start(config: Path, folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "hs3seg", "run", str(config), "--run_dir", str(folder), *WORDS, *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+
+
+def steps(log: Path) -> int:
+    if not log.exists():
+        return 0
+    return sum(1 for line in log.read_text().splitlines() if line.startswith('{"event": "step"'))
+
+
+def stop_when(process: subprocess.Popen[str], moment: Callable[[], bool], how: signal.Signals) -> int:
+    deadline = time.monotonic() + 120
+    while not moment():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(how)
+    process.communicate()
+    return process.returncode
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.parent.relative_to(folder)): json.loads(path.read_text())["weights_sha256"]
+        for path in folder.rglob("train.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("resume") / "whole"
+    process = start(config, folder)
+    assert process.wait() == 0, process.communicate()[1]
+    found = hashes(folder)
+    assert set(found) == {"phase_one", "arms/hs3"}
+    return found
+
+
+def test_killed_in_phase_one_in_the_analysis_and_in_phase_two(
+    config: Path, tmp_path: Path, uninterrupted: dict[str, str]
+) -> None:
+    folder = tmp_path / "run"
+    one, two = folder / "phase_one", folder / "arms" / "hs3"
+    for moment in (
+        lambda: steps(one / "log.jsonl") >= 5,
+        lambda: (one / "train.json").exists() and not (folder / "plan.toml").exists(),
+        lambda: steps(two / "log.jsonl") >= 7,
+    ):
+        assert stop_when(start(config, folder, "--resume"), moment, signal.SIGKILL) == -signal.SIGKILL
+    process = start(config, folder, "--resume")
+    assert process.wait() == 0, process.communicate()[1]
+    assert hashes(folder) == uninterrupted
+    events = [json.loads(line)["event"] for line in (two / "log.jsonl").read_text().splitlines()]
+    assert events.count("step") == 18
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path, uninterrupted: dict[str, str]) -> None:
+    folder = tmp_path / "run"
+    process = start(config, folder, "--train.checkpoint_seconds", "1000")
+    deadline = time.monotonic() + 120
+    while steps(folder / "phase_one" / "log.jsonl") < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "--resume" in err
+    assert "Traceback" not in err
+    assert (folder / "phase_one" / "state.pt").exists()
+    process = start(config, folder, "--resume")
+    assert process.wait() == 0, process.communicate()[1]
+    assert hashes(folder) == uninterrupted

@@ -15,6 +15,7 @@ from hs3seg import networks
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.config import Config, DataConfig, apply_overrides, config_from_dict
 from hs3seg.data import (
+    CachedDataset,
     CamVid,
     DigitScenes,
     EvaluationLoader,
@@ -64,7 +65,7 @@ _DATASETS: dict[str, Callable[[DataConfig, str, int], SegmentationDataset]] = {
 
 
 def make_dataset(config: Config, split: str) -> SegmentationDataset:
-    """A split of the config's data; besides the data set's own names, `reduced` and `analysis` (Sec. 3.1.1)."""
+    """A split of the config's data, by the data set's own name of it."""
     data = config.data
     if data.kind != "digits":
         if not data.root:
@@ -73,11 +74,14 @@ def make_dataset(config: Config, split: str) -> SegmentationDataset:
             raise ConfigError(
                 f"data.root '{data.root}' is not a folder; give the data set's top folder: --data.root FOLDER"
             )
-    if split in ("reduced", "analysis"):
-        whole = _DATASETS[data.kind](data, data.train_split, config.seed)
-        reduced, analysis = analysis_split(len(whole), data.analysis_fraction, config.seed)
-        return Subset(whole, reduced if split == "reduced" else analysis, split)
-    return _DATASETS[data.kind](data, split, config.seed)
+    dataset = _DATASETS[data.kind](data, split, config.seed)
+    return CachedDataset(dataset) if data.cache else dataset
+
+
+def make_subset(config: Config, train: SegmentationDataset, split: str) -> SegmentationDataset:
+    """`reduced` or `analysis`: the two seeded parts of the training split (Sec. 3.1.1)."""
+    reduced, analysis = analysis_split(len(train), config.data.analysis_fraction, config.seed)
+    return Subset(train, {"reduced": reduced, "analysis": analysis}[split], split)
 
 
 def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
@@ -148,7 +152,6 @@ def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: 
         num_workers=config.data.num_workers,
         rank=runtime.rank,
         world_size=runtime.world_size,
-        cache=config.data.cache,
     )
 
 

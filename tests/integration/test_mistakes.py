@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from hs3seg.cli import main
+from hs3seg.taxonomy import Taxonomy
 
 Fails = Callable[..., str]
 
@@ -60,9 +61,7 @@ def test_wrong_masks_are_named_before_training(folder_data: Path, config: Path, 
     pixels[5, 6] = (1, 2, 3)
     Image.fromarray(pixels).save(path)
     taxonomy = folder_data / "taxonomy.toml"
-    taxonomy.write_text(
-        '[[class]]\nname = "a"\ncolour = [200, 30, 30]\n[[class]]\nname = "b"\ncolour = [30, 200, 30]\n[[class]]\nname = "c"\ncolour = [30, 30, 200]\n'
-    )
+    Taxonomy(("a", "b", "c"), ((200, 30, 30), (30, 200, 30), (30, 30, 200))).save(taxonomy)
     words = ["--data.kind", "folder", "--data.root", folder_data, "--data.evaluate_splits", '["val"]']
     message = fails("run", config, "--run_dir", tmp_path / "run", *words)
     assert "p 3.png: colour (1, 2, 3) at x=6, y=5" in message

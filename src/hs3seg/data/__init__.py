@@ -1,11 +1,12 @@
 """Samples, transforms, splits and data sets; plain arguments, no config."""
 
+from hs3seg.data.cache import CachedDataset
 from hs3seg.data.camvid import CamVid
 from hs3seg.data.check import CheckReport, Finding, check_dataset
 from hs3seg.data.digits import DigitScenes
 from hs3seg.data.folder import FolderDataset, infer_taxonomy
 from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
-from hs3seg.data.loader import CachedDataset, EvaluationLoader, TrainingLoader
+from hs3seg.data.loader import EvaluationLoader, TrainingLoader
 from hs3seg.data.sample import Batch, Sample, SegmentationDataset
 from hs3seg.data.splits import Subset, analysis_split
 from hs3seg.data.statistics import LabelStatistics, class_frequencies

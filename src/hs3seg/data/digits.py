@@ -24,7 +24,7 @@ _INK = 96  # stroke pixels at least this dark (0..255) carry the digit's label
 
 
 class DigitScenes:
-    """Scenes of 3 to 6 overlapping digits; the label of a pixel is the digit whose stroke it shows, or background.
+    """Scenes of 2 to 4 digits that may overlap; the label of a pixel is the digit whose stroke it shows, or background.
 
     Args:
         split: train, val or test.
@@ -73,14 +73,14 @@ class DigitScenes:
         depth = np.ones((height, width), np.float32)
         scans, labels = _handwritings()
         first, last = (len(scans) * tenth // 10 for tenth in _SPLITS[self.split])
-        count = int(random.integers(3, 7))
+        count = int(random.integers(2, 5))
         for order in range(count):
             choice = int(random.integers(first, last))
             ink = _draw(scans[choice], random, min(height, width))  # (h, w) 0..255
             top = int(random.integers(-ink.shape[0] // 4, height - 3 * ink.shape[0] // 4))
             left = int(random.integers(-ink.shape[1] // 4, width - 3 * ink.shape[1] // 4))
             rows, columns, ink = _clip(ink, top, left, height, width)
-            alpha = (ink / 255.0)[..., None] * random.uniform(0.7, 1.0)
+            alpha = (ink / 255.0)[..., None] * random.uniform(0.85, 1.0)
             patch = scene[rows, columns]
             patch += alpha * (_colour(random, patch) - patch)
             stroke = ink >= _INK
@@ -103,7 +103,7 @@ def _handwritings() -> tuple[list[Image.Image], NDArray[np.int64]]:
 
 def _background(random: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
     """Coloured clouds with lines and blobs on them. (H, W, 3), 0..255."""
-    grey = random.uniform(50, 205, (4, 5, 1))
+    grey = random.uniform(30, 130, (4, 5, 1))
     cells = np.clip(grey + random.uniform(-35, 35, (4, 5, 3)), 0, 255).astype(np.uint8)
     scene = np.asarray(Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC), np.float32).copy()
     fine = random.normal(0, 12, (height // 4, width // 4)).astype(np.float32)
@@ -125,10 +125,10 @@ def _background(random: np.random.Generator, height: int, width: int) -> NDArray
 
 def _draw(scan: Image.Image, random: np.random.Generator, side: int) -> NDArray[np.float32]:
     """A handwriting at random scale and rotation, as ink 0..255."""
-    scale = int(side * random.uniform(0.26, 0.62))
-    narrow = max(6, int(scale * random.uniform(0.75, 1.1)))
+    scale = int(side * random.uniform(0.42, 0.75))
+    narrow = max(6, int(scale * random.uniform(0.8, 1.1)))
     large = scan.resize((narrow, scale), Image.Resampling.BICUBIC)
-    turned = large.rotate(float(random.uniform(-28, 28)), Image.Resampling.BILINEAR, expand=True)
+    turned = large.rotate(float(random.uniform(-15, 15)), Image.Resampling.BILINEAR, expand=True)
     return np.asarray(turned, np.float32)
 
 
@@ -142,7 +142,6 @@ def _clip(
 
 
 def _colour(random: np.random.Generator, patch: NDArray[np.float32]) -> NDArray[Any]:
-    """A stroke colour that stands out from where it is drawn by 70 to 170 grey levels."""
-    mean = patch.mean(axis=(0, 1)) if patch.size else np.full(3, 128.0)
-    shift = random.uniform(70, 170) * (-1 if mean.mean() > 128 else 1)
-    return np.clip(mean + shift + random.uniform(-40, 40, 3), 0, 255)
+    """A stroke colour brighter by 60 to 150 grey levels than the place where it is drawn."""
+    mean = patch.mean(axis=(0, 1)) if patch.size else np.full(3, 80.0)
+    return np.clip(mean + random.uniform(60, 150) + random.uniform(-40, 40, 3), 0, 255)

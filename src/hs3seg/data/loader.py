@@ -4,55 +4,20 @@ Neither the number of workers or processes nor the place where an epoch is enter
 yields (epoch, position, index) keys, and every sample is augmented under a generator seeded from its key.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import tv_tensors
 
+from hs3seg.data.cache import CachedDataset
 from hs3seg.data.sample import Batch, Sample, SegmentationDataset
+from hs3seg.data.splits import Subset
 from hs3seg.errors import DataError
 
 Transform = Callable[[Sample], tuple[Tensor, Tensor]]
 Key = tuple[int, int, int]
-
-
-class CachedDataset:
-    """Keeps every decoded sample in memory, as uint8 where the labels allow."""
-
-    def __init__(self, dataset: SegmentationDataset) -> None:
-        self.taxonomy, self.split = dataset.taxonomy, dataset.split
-        self._dataset = dataset
-        self._kept: dict[int, tuple[Tensor, Tensor, str]] = {}
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Names of the samples."""
-        return self._dataset.names
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def files(self, index: int) -> tuple[str, ...]:
-        """Files of a sample."""
-        return self._dataset.files(index)
-
-    def fill(self) -> None:
-        """Reads everything now, so that worker processes share it instead of reading it once each."""
-        for index in range(len(self)):
-            self.read(index)
-
-    def read(self, index: int) -> Sample:
-        """A sample, from memory after the first time."""
-        if index not in self._kept:
-            sample = self._dataset.read(index)
-            mask = sample.mask.as_subclass(Tensor)
-            small = mask.to(torch.uint8) if int(mask.min()) >= 0 and int(mask.max()) <= 255 else mask
-            self._kept[index] = (sample.image.as_subclass(Tensor), small, sample.name)
-        image, mask, name = self._kept[index]
-        return Sample(tv_tensors.Image(image), tv_tensors.Mask(mask.to(torch.int64)), name)
 
 
 class TrainingLoader:
@@ -66,7 +31,6 @@ class TrainingLoader:
         num_workers: Loader processes; 0 = load in this one.
         rank: Number of this process.
         world_size: Number of processes.
-        cache: Keep decoded samples in memory.
     """
 
     def __init__(
@@ -79,13 +43,12 @@ class TrainingLoader:
         num_workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        cache: bool = False,
     ) -> None:
         if len(dataset) == 0:
             raise DataError(f"split '{dataset.split}' is empty; nothing to train on")
         if batch_size % world_size:
             raise DataError(f"batch size {batch_size} does not divide among {world_size} processes")
-        self.dataset: SegmentationDataset = CachedDataset(dataset) if cache else dataset
+        self.dataset = dataset
         self._transform, self._batch_size, self._seed = transform, batch_size, seed
         self._num_workers, self._rank, self._world_size = num_workers, rank, world_size
 
@@ -96,8 +59,8 @@ class TrainingLoader:
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Generator[Batch, None, None]:
         """Batches of one epoch for this process, from a given one on. Close the generator to stop early."""
-        if isinstance(self.dataset, CachedDataset) and self._num_workers:
-            self.dataset.fill()
+        if isinstance(self.dataset, (CachedDataset, Subset)) and self._num_workers:
+            self.dataset.fill()  # before the workers are made, so that they share it
         keys = list(self._keys(epoch))[start_batch:]
         loader: DataLoader[Any] = DataLoader(
             _Keyed(self.dataset, self._transform, self._seed),

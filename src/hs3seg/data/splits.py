@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hs3seg.data.cache import CachedDataset
 from hs3seg.data.sample import Sample, SegmentationDataset
 from hs3seg.errors import DataError
 
@@ -50,6 +51,12 @@ class Subset:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def fill(self) -> None:
+        """Fills the cache of the whole set with these samples, if it has one."""
+        if isinstance(self._dataset, CachedDataset):
+            for index in self._indices:
+                self._dataset.read(index)
 
     def read(self, index: int) -> Sample:
         """Sample at a position of the subset."""

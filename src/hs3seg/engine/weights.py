@@ -32,7 +32,7 @@ def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -
         description: JSON-able: network, taxonomy, plan, normalisation.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    # One key: safetensors writes several in an order that changes from run to run, and equal weights shall be equal files.
+    # One key: safetensors writes several in changing order, and equal weights shall be equal files.
     metadata = {_KEY: json.dumps({"format": FORMAT, "description": dict(description)}, sort_keys=True)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 

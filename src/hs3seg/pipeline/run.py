@@ -9,7 +9,7 @@ from typing import Any
 
 from hs3seg import __version__
 from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision, random_control, reversed_order
-from hs3seg.build import make_dataset, make_network, make_stages
+from hs3seg.build import make_network, make_stages
 from hs3seg.config import Config
 from hs3seg.errors import RunFolderError
 from hs3seg.files import write_json
@@ -43,11 +43,10 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
     began = time.monotonic()
     session = open_session(config, quiet=quiet)
     path = config.run_path
-    dataset = make_dataset(config, config.data.train_split)
-    taxonomy = dataset.taxonomy
+    taxonomy = session.dataset("train").taxonomy
     # All that can be wrong is looked at before the folder is ours and before hours of training.
     for split in config.data.evaluate_splits:
-        make_dataset(config, split)
+        session.dataset(split)
     stages = make_stages(config, make_network(config, taxonomy))
     if config.supervision.plan:
         SupervisionPlan.load(Path(config.supervision.plan)).check(taxonomy.names)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from hs3seg.build import (
     make_loss,
     make_network,
     make_runtime,
+    make_subset,
     make_supervised,
     make_training_loader,
     network_size,
@@ -40,6 +41,18 @@ class Session:
     config: Config
     runtime: Runtime
     reporter: Reporter
+    _opened: dict[str, SegmentationDataset] = field(default_factory=dict, repr=False)
+
+    def dataset(self, split: str) -> SegmentationDataset:
+        """A split, opened once; `train` is the config's training split, `reduced` and `analysis` its two parts."""
+        if split not in self._opened:
+            if split in ("reduced", "analysis"):
+                self._opened[split] = make_subset(self.config, self.dataset("train"), split)
+            elif split == "train" and self.config.data.train_split != "train":
+                self._opened[split] = self.dataset(self.config.data.train_split)
+            else:
+                self._opened[split] = make_dataset(self.config, split)
+        return self._opened[split]
 
 
 def open_session(config: Config, *, quiet: bool = False) -> Session:
@@ -59,7 +72,7 @@ def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: st
         split: `train`, `reduced` or any split of the data.
     """
     config, runtime, reporter = session.config, session.runtime, session.reporter
-    dataset = make_dataset(config, config.data.train_split if split == "train" else split)
+    dataset = session.dataset(split)
     identity = {
         "arm": arm,
         "config": config.fingerprint(),
@@ -188,7 +201,7 @@ def profile_step(config: Config, taxonomy: Taxonomy, plans: Mapping[str, Supervi
 
 
 def _evaluate(session: Session, trained: Trained, split: str, **options: Any) -> Evaluation:
-    dataset = make_dataset(session.config, split)
+    dataset = session.dataset(split)
     trained.model.plan.check(dataset.taxonomy.names)
     loader = make_evaluation_loader(session.config, dataset, session.runtime)
     return evaluate(
@@ -200,7 +213,7 @@ def _watch(session: Session, split: str, mean: list[float], std: list[float]) ->
     """Evaluation during training, for the log's curves only: no decision is taken from it."""
 
     def now(model: Any) -> dict[str, Any]:
-        loader = make_evaluation_loader(session.config, make_dataset(session.config, split), session.runtime)
+        loader = make_evaluation_loader(session.config, session.dataset(split), session.runtime)
         result = evaluate(
             model,
             loader,

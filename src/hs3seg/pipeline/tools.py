@@ -33,7 +33,7 @@ from hs3seg.pipeline.steps import Session, profile_step, train_step
 def train_command(session: Session, out: Path, *, arm: str, plan: str | None, split: str) -> dict[str, Any]:
     """Trains one network by a plan file or as a baseline; `split` may be `reduced` (Sec. 3.1.1)."""
     config = session.config
-    taxonomy = make_dataset(config, config.data.train_split).taxonomy
+    taxonomy = session.dataset("train").taxonomy
     if plan is not None:
         chosen, arm = SupervisionPlan.load(Path(plan)), "plan"
     elif arm == "none":

@@ -27,10 +27,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing hs3seg and its libraries into $(VENV); torch is large, this takes a few minutes"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	touch $@
 
 $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing hs3seg, its extras and tools into $(VENV); torch is large, this takes a few minutes"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,tensorboard]"
 	touch $@ $(VENV)/.demo
 

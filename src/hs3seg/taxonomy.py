@@ -42,7 +42,7 @@ class Taxonomy:
                 f"the taxonomy has {len(self.names)} classes and {len(self.colours)} colours; give one each"
             )
         for name, colour in zip(self.names, self.colours, strict=True):
-            if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
+            if len(colour) != 3 or not all(isinstance(v, (int, np.integer)) and 0 <= v <= 255 for v in colour):
                 raise DataError(f"class '{name}' has colour {colour}; a colour is three integers 0..255")
         if 0 <= self.ignore_index < len(self.names):
             raise DataError(
@@ -124,9 +124,11 @@ class Taxonomy:
             DataError: missing, not TOML, or wrong inside.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors on Windows add a mark
         except FileNotFoundError:
             raise DataError(f"taxonomy file '{path}' does not exist") from None
+        except OSError as error:
+            raise DataError(f"taxonomy file '{path}' cannot be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not a TOML file: {error}") from None
         return cls.from_dict(values, str(path))
@@ -217,9 +219,11 @@ class Grouping:
             ignore_index: Stays as it is.
 
         Raises:
-            PlanError: another label occurs.
+            PlanError: another label occurs, or the labels are not integers.
         """
         labels = np.asarray(labels)
+        if labels.dtype.kind not in "iu":
+            raise PlanError(f"labels of type {labels.dtype}; class ids are integers")
         valid = labels != ignore_index
         inside = (labels >= 0) & (labels < self.num_classes)
         if not bool((inside | ~valid).all()):
@@ -227,8 +231,9 @@ class Grouping:
             raise PlanError(
                 f"label {found} is outside 0..{self.num_classes - 1} and not the ignore label {ignore_index}"
             )
-        table = np.asarray(self.assignment, dtype=labels.dtype)
-        return np.where(valid, table[np.where(valid, labels, 0)], labels)
+        table = np.asarray(self.assignment, dtype=np.int64)
+        # Groups are numbered by first appearance, so a group's number never exceeds its class's: the type holds it.
+        return np.where(valid, table[np.where(valid, labels, 0)].astype(labels.dtype), labels)
 
     def merge(self, confusion: NDArray[Any]) -> NDArray[np.int64]:
         """Confusion matrix of the groups: G^T C G.
@@ -238,8 +243,13 @@ class Grouping:
 
         Returns:
             (k, k) int64.
+
+        Raises:
+            PlanError: not (K, K), or not whole numbers (a normalised matrix: its shares would all become 0).
         """
         confusion = np.asarray(confusion)
+        if confusion.dtype.kind not in "iu" and not (confusion == np.floor(confusion)).all():
+            raise PlanError("confusion matrix with fractions; merge raw pixel counts and normalise afterwards")
         if confusion.shape != (self.num_classes, self.num_classes):
             raise PlanError(f"confusion matrix of shape {confusion.shape} for a grouping of {self.num_classes} classes")
         merged = np.zeros((self.num_groups, self.num_groups), np.int64)
@@ -264,7 +274,10 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
         hue = (i * 0.618033988749895) % 1.0  # golden ratio: neighbours lie far apart
         lightness = (0.50, 0.66, 0.38)[(i // 9) % 3]
         red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.65)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+        colour = (round(255 * red), round(255 * green), round(255 * blue))
+        while colour in colours:  # after some hundred colours, rounding makes the first twins
+            colour = (colour[0], colour[1], (colour[2] + 1) % 256)
+        colours.append(colour)
     return tuple(colours)
 
 

@@ -4,6 +4,7 @@ Rows are truth, columns prediction, values raw pixel counts (int64).
 """
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from hs3seg.errors import PlanError
 from hs3seg.files import write_atomically
 
 Counts = NDArray[np.int64]
+
+# What numpy and zipfile raise on a damaged archive, found by flipping every byte of one (RuntimeError: "is encrypted";
+# NotImplementedError is one of its kind).
+_BROKEN_ARCHIVE = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def confusion_matrix(truth: ArrayLike, prediction: ArrayLike, num_classes: int, ignore_index: int = 255) -> Counts:
@@ -30,9 +35,12 @@ def confusion_matrix(truth: ArrayLike, prediction: ArrayLike, num_classes: int, 
         (K, K) int64.
 
     Raises:
-        PlanError: shapes differ, or a label is outside 0..K-1.
+        PlanError: shapes differ, labels are not integers, or a label is outside 0..K-1.
     """
     truth, prediction = np.asarray(truth), np.asarray(prediction)
+    for name, labels in (("truth", truth), ("prediction", prediction)):
+        if labels.size and labels.dtype.kind not in "iu":
+            raise PlanError(f"{name} has type {labels.dtype}; labels are integers")
     if truth.shape != prediction.shape:
         raise PlanError(f"truth has shape {truth.shape}, prediction {prediction.shape}; they must be equal")
     valid = truth != ignore_index
@@ -90,8 +98,11 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes named arrays to an .npz file, atomically; names may be any text, such as module paths."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **dict(arrays))  # type: ignore[arg-type]  # savez has a keyword allow_pickle
+        # numpy.savez_compressed takes the names as keywords, so that an array called `file` would fail.
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
 
     write_atomically(path, write)
 
@@ -99,8 +110,12 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 def load_confusions(path: Path) -> dict[str, Counts]:
     """Reads the matrices of an .npz file: one per stage, shallow to deep, and `final`.
 
+    Returns:
+        Stage -> (K, K) int64 in the order of the file; `final` last.
+
     Raises:
-        PlanError: file missing or not .npz; no `final`, no matrix; not square; sizes differ; negative or broken counts.
+        PlanError: file missing or not .npz; no `final`; a matrix that is not square; sizes differ; negative, infinite
+            or fractional counts.
     """
     arrays = _load(path)
     if "final" not in arrays:
@@ -108,7 +123,7 @@ def load_confusions(path: Path) -> dict[str, Counts]:
             f"{path}: no array named 'final' (found {', '.join(map(repr, arrays)) or 'nothing'});"
             " the final output's matrix is the reference of every stage"
         )
-    confusions = {name: _counts(value, f"{path}: array '{name}'") for name, value in arrays.items()}
+    confusions = {name: checked_counts(value, f"{path}: array '{name}'") for name, value in arrays.items()}
     size = len(confusions["final"])
     for name, matrix in confusions.items():
         if len(matrix) != size:
@@ -139,16 +154,27 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise PlanError(f"file '{path}' does not exist; `hs3 analyze` or numpy.savez writes it")
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise PlanError(f"{path}: a single array, not an .npz of named ones; write it with numpy.savez")
-        with file:
-            return {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        with path.open("rb") as opened:  # ours to close: numpy leaves it open where the archive is truncated
+            file = np.load(opened, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise PlanError(f"{path}: a single array, not an .npz of named ones; write it with numpy.savez")
+            with file:
+                return {name: file[name] for name in file.files}
+    except _BROKEN_ARCHIVE as error:
         raise PlanError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from None
 
 
-def _counts(value: NDArray[Any], origin: str) -> Counts:
+def checked_counts(matrix: ArrayLike, origin: str) -> Counts:
+    """A confusion matrix as int64, if it is one.
+
+    Args:
+        matrix: (K, K) whole numbers of any numeric type, K >= 2.
+        origin: Names it in errors.
+
+    Raises:
+        PlanError: not square, or not pixel counts.
+    """
+    value = np.asarray(matrix)
     if value.ndim != 2 or value.shape[0] != value.shape[1] or value.shape[0] < 2:
         raise PlanError(f"{origin} has shape {value.shape}; a confusion matrix is square, (K, K) with K >= 2")
     if value.dtype.kind not in "iuf":
@@ -157,4 +183,6 @@ def _counts(value: NDArray[Any], origin: str) -> Counts:
         raise PlanError(f"{origin} holds negative or infinite values; a confusion matrix holds pixel counts")
     if not (value == np.floor(value)).all():
         raise PlanError(f"{origin} holds fractions; give raw pixel counts, normalisation is an option of `hs3 plan`")
+    if value.sum(dtype=np.float64) >= 2.0**62:
+        raise PlanError(f"{origin} counts {value.sum(dtype=np.float64):.3g} pixels; its sums do not fit 64 bits")
     return value.astype(np.int64)

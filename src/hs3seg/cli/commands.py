@@ -9,7 +9,7 @@ from typing import Any
 
 from hs3seg.cli import show
 from hs3seg.config import Config, describe_keys, load_config
-from hs3seg.errors import ConfigError
+from hs3seg.errors import ConfigError, RunFolderError
 
 Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
@@ -24,7 +24,10 @@ def demo(options: Namespace, overrides: list[str]) -> Result:
                 f"--fresh would delete {config.run_path}, which holds no run of hs3; choose another --run_dir"
             )
         shutil.rmtree(config.run_path)
-    return _run(config, resume=True)
+    try:
+        return _run(config, resume=True)
+    except RunFolderError as error:
+        raise RunFolderError(f"{error}; or run `hs3 demo --fresh`, which deletes it") from None
 
 
 def run(options: Namespace, overrides: list[str]) -> Result:

@@ -80,6 +80,9 @@ def plan(result: dict[str, Any], plan: SupervisionPlan) -> None:
         )
         for group in stage.grouping.groups:
             console.print("  " + ", ".join(plan.taxonomy_names[c] for c in group))
+    if result["absent_classes"]:
+        absent = ", ".join(plan.taxonomy_names[c] for c in result["absent_classes"])
+        console.print(f"no pixel of {absent} in these matrices: where they are grouped means nothing")
     if "plan" in result:
         console.print(f"plan: {result['plan']}", soft_wrap=True)
 

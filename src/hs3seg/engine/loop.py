@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,7 @@ class _Training:
             "channels_last": self.runtime.channels_last,
             "processes": self.runtime.world_size,
             "threads": torch.get_num_threads(),
+            "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "accelerate")},
         }
 
     def _finish(self, log: RunLog | None) -> None:

@@ -1,6 +1,7 @@
 """A whole run: train -> analyze -> plan -> train -> evaluate -> report, skipping what is there."""
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -102,7 +103,7 @@ def _hs3_plan(session: Session, taxonomy: Taxonomy, stages: tuple[str, ...]) -> 
     train_step(session, phase_one, path / "phase_one", arm="phase_one", split="reduced")
     confusion = analyze_step(session, path / "phase_one", path / "analysis")
     if session.runtime.is_main:
-        plan_step(config, confusion, taxonomy, path / "plan.toml")
+        plan_step(session, confusion, taxonomy, path / "plan.toml")
     session.runtime.barrier()
     return SupervisionPlan.load(path / "plan.toml")
 
@@ -128,6 +129,7 @@ def _claim(session: Session, path: Path, *, resume: bool) -> dict[str, Any]:
         "fingerprint": fingerprint,
         "seed": session.config.seed,
         "hs3seg": __version__,
+        "commit": _source_commit(),
         "python": sys.version.split()[0],
         "command": ["hs3", *sys.argv[1:]],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -137,6 +139,19 @@ def _claim(session: Session, path: Path, *, resume: bool) -> dict[str, Any]:
     if session.runtime.is_main:
         write_json(marker, facts)
     return facts
+
+
+def _source_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with a + if files differ; None if it is no checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            ["git", "-C", here, "status", "--porcelain", "."], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def _results(

@@ -139,7 +139,7 @@ def analyze_step(session: Session, weights: Path, out: Path, *, split: str = "an
     return path
 
 
-def plan_step(config: Config, confusion: Path, taxonomy: Taxonomy, plan_path: Path) -> SupervisionPlan:
+def plan_step(session: Session, confusion: Path, taxonomy: Taxonomy, plan_path: Path) -> SupervisionPlan:
     """Groups the classes of every stage and writes plan.toml, with analysis.json beside the matrices.
 
     A plan that is there already is kept, since a person may have edited it.
@@ -148,7 +148,7 @@ def plan_step(config: Config, confusion: Path, taxonomy: Taxonomy, plan_path: Pa
         plan = SupervisionPlan.load(plan_path)
         plan.check(taxonomy.names)
         return plan
-    settings = config.supervision
+    settings = session.config.supervision
     embeddings = confusion.with_name("embeddings.npz")
     study = analyze(
         load_confusions(confusion),
@@ -158,11 +158,14 @@ def plan_step(config: Config, confusion: Path, taxonomy: Taxonomy, plan_path: Pa
         theta_degrees=settings.theta_degrees,
         aspect=settings.aspect,
         gamma=settings.gamma,
-        seed=config.seed,
+        seed=session.config.seed,
         embeddings=load_embeddings(embeddings) if settings.method == "kmeans" else None,
     )
     write_json(confusion.with_name("analysis.json"), study.to_dict())
     study.plan.save(plan_path)
+    if study.absent:
+        absent = ", ".join(taxonomy.names[c] for c in study.absent)
+        session.reporter.say(f"the analysis split has no pixel of {absent}: where they are grouped means nothing")
     return study.plan
 
 

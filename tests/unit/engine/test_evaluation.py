@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+
+from hs3seg.analysis import StagePlan, SupervisionPlan
+from hs3seg.data import EvaluationLoader, EvaluationTransform
+from hs3seg.engine import Runtime, evaluate
+from hs3seg.nn import Supervised, supervise
+from hs3seg.taxonomy import Grouping
+from tests.unit.engine.conftest import MEAN, SILENT, STD, Colours, Small
+
+GROUPING = Grouping.from_labels([0, 1, 1])
+
+
+@pytest.fixture
+def model() -> Supervised:
+    torch.manual_seed(0)
+    plan = SupervisionPlan(Colours.taxonomy.names, (StagePlan("first", GROUPING),))
+    return supervise(Small(), plan=plan, example=torch.zeros(1, 3, 24, 32))
+
+
+@pytest.mark.parametrize(("batch_size", "resize"), [(1, None), (5, None), (4, (16, 20))])
+def test_counts_equal_an_oracle_at_label_resolution(
+    model: Supervised, runtime: Runtime, batch_size: int, resize: tuple[int, int] | None
+) -> None:
+    data = Colours(7)
+    transform = EvaluationTransform(resize)
+    found = evaluate(model, EvaluationLoader(data, transform, batch_size), runtime, SILENT, mean=MEAN, std=STD)
+    matrices = {
+        "first": MulticlassConfusionMatrix(2, ignore_index=255),
+        "final": MulticlassConfusionMatrix(3, ignore_index=255),
+    }
+    jaccard = MulticlassJaccardIndex(3, average="none", ignore_index=255)
+    model.eval()
+    for index in range(7):
+        image, mask = transform(data.read(index))
+        normal = (image / 255 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
+        with torch.no_grad():
+            outputs = model(normal[None])
+        for stage, logits in outputs.items():
+            prediction = F.interpolate(logits, size=mask.shape, mode="bilinear").argmax(1)
+            truth = torch.from_numpy(GROUPING.remap(mask.numpy())) if stage == "first" else mask
+            matrices[stage].update(prediction, truth[None])
+            if stage == "final":
+                jaccard.update(prediction, mask[None])
+    for stage, matrix in matrices.items():
+        assert (found.confusions[stage] == matrix.compute().numpy()).all()
+    values = found.to_dict()
+    assert list(values["iou"].values()) == pytest.approx(jaccard.compute().tolist())
+    assert values["num_images"] == 7
+    assert values["all_ignored_images"] == ["colours-3"]
+    assert values["num_pixels"] + values["num_ignored_pixels"] == 7 * 24 * 32
+    assert list(values["stages"]["first"]["iou"]) == ["black", "red + green"]
+
+
+def test_samples_are_spread_and_hold_what_was_predicted(model: Supervised, runtime: Runtime) -> None:
+    loader = EvaluationLoader(Colours(9), EvaluationTransform(), 4)
+    found = evaluate(model, loader, runtime, SILENT, mean=MEAN, std=STD, num_samples=3)
+    assert found.samples["names"].tolist() == ["colours-0", "colours-4", "colours-8"]
+    assert found.samples["1/image"].shape == (24, 32, 3)
+    assert found.samples["1/first"].max() < 2
+    counted = np.bincount(found.samples["0/truth"].ravel(), minlength=256)
+    assert counted[255] == 4
+
+
+def test_class_means_equal_brute_force(model: Supervised, runtime: Runtime) -> None:
+    data = Colours(5)
+    loader = EvaluationLoader(data, EvaluationTransform(), 2)
+    found = evaluate(model, loader, runtime, SILENT, mean=MEAN, std=STD, with_embeddings=True).embeddings["first"]
+    points: dict[int, list[np.ndarray]] = {0: [], 1: [], 2: []}
+    model.eval()
+    for index in range(5):
+        sample = data.read(index)
+        normal = (sample.image / 255 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
+        with torch.no_grad():
+            features = model.forward_with_features(normal[None])[1]["first"][0]  # (8, 12, 16)
+        for y in range(12):
+            for x in range(16):
+                label = int(sample.mask[2 * y + 1, 2 * x + 1])
+                if label != 255:
+                    points[label].append(features[:, y, x].numpy())
+    np.testing.assert_allclose(found, [np.mean(points[c], 0) for c in range(3)], rtol=1e-4)
+
+
+def test_the_model_comes_back_in_its_mode(model: Supervised, runtime: Runtime) -> None:
+    for mode in (True, False):
+        model.train(mode)
+        evaluate(model, EvaluationLoader(Colours(1), EvaluationTransform(), 1), runtime, SILENT, mean=MEAN, std=STD)
+        assert model.training is mode
+
+
+def test_normalisation_is_exact(runtime: Runtime) -> None:
+    images = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
+    expected = (images.float() / 255 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
+    torch.testing.assert_close(runtime.images(images, MEAN, STD), expected)

@@ -1,0 +1,100 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from hs3seg.data import EvaluationLoader, EvaluationTransform
+from hs3seg.engine import Runtime, evaluate, finished, train
+from hs3seg.engine.weights import load_state, read_weights
+from hs3seg.errors import CheckpointError, TrainingError
+from tests.unit.engine.conftest import MEAN, SILENT, STD, Colours, make_job
+
+
+def events(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_it_learns_what_can_be_learned(tmp_path: Path, runtime: Runtime, optimizer: str) -> None:
+    rate = {"sgd": 0.1, "adamw": 0.02}[optimizer]
+    job = make_job(tmp_path, epochs=15, optimizer=optimizer, learning_rate=rate, ema_decay=0.5)
+    train(job, runtime, SILENT)
+    loader = EvaluationLoader(Colours(8), EvaluationTransform(), 4)
+    scores = evaluate(job.model, loader, runtime, SILENT, mean=MEAN, std=STD).to_dict()
+    assert scores["miou"] > 0.6
+    losses = [e["loss"] for e in events(tmp_path) if e["event"] == "step"]
+    assert losses[-1] < 0.6 * losses[0]
+    assert finished(job)
+
+
+def test_the_file_holds_the_averaged_weights(tmp_path: Path, runtime: Runtime) -> None:
+    job = make_job(tmp_path, ema_decay=0.9)
+    train(job, runtime, SILENT)
+    tensors, _ = read_weights(tmp_path / "weights.safetensors")
+    assert all(torch.equal(value, tensors[name]) for name, value in job.model.state_dict().items())
+    plain = make_job(tmp_path / "plain")
+    train(plain, runtime, SILENT)
+    assert not torch.equal(plain.model.net.head.weight, job.model.net.head.weight)
+
+
+def test_log_terms_add_up_to_the_loss(tmp_path: Path, runtime: Runtime) -> None:
+    train(make_job(tmp_path), runtime, SILENT)
+    steps = [e for e in events(tmp_path) if e["event"] == "step"]
+    assert [e["step"] for e in steps] == [3, 7, 11, 15, 19, 23]
+    for event in steps:
+        assert event["loss"] == pytest.approx(0.4 * event["terms"]["first"] + event["terms"]["final"], rel=1e-5)
+    rates = [e["learning_rate"] for e in steps]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path: Path, runtime: Runtime) -> None:
+    # BatchNorm and the mean over labelled pixels see parts, so equal images are needed for equal sums.
+    results = []
+    for parts in (1, 2):
+        job = make_job(tmp_path / str(parts), count=1, epochs=3, accumulate=parts)
+        for module in job.model.modules():
+            if isinstance(module, torch.nn.Dropout2d):
+                module.p = 0.0
+        train(job, runtime, SILENT)
+        results.append(job.model.net.head.weight.detach())
+    torch.testing.assert_close(results[0], results[1], rtol=2e-2, atol=2e-3)
+
+
+def test_evaluation_on_the_way_is_logged_and_changes_nothing(tmp_path: Path, runtime: Runtime) -> None:
+    plain = make_job(tmp_path / "a")
+    train(plain, runtime, SILENT)
+    seen = []
+    watched = dataclasses.replace(
+        make_job(tmp_path / "b", evaluate_every=2),
+        evaluate=lambda model: seen.append(model) or {"miou": {"final": 0.5}},
+    )
+    train(watched, runtime, SILENT)
+    assert len(seen) == 2  # not after the last epoch, which is evaluated anyway
+    assert [e["epoch"] for e in events(tmp_path / "b") if e["event"] == "evaluation"] == [2, 4]
+    assert torch.equal(plain.model.net.head.weight, watched.model.net.head.weight)
+
+
+def test_a_state_of_another_training_is_refused(tmp_path: Path, runtime: Runtime) -> None:
+    job = make_job(tmp_path)
+    train(job, runtime, SILENT)
+    other = dataclasses.replace(make_job(tmp_path), identity={"arm": "other"})
+    with pytest.raises(CheckpointError, match="its arm is 'test', this one's is 'other'"):
+        finished(other)
+
+
+def test_a_loss_that_is_not_finite_names_the_files(tmp_path: Path, runtime: Runtime) -> None:
+    job = make_job(tmp_path, learning_rate=1e30, checkpoint_seconds=0)
+    with pytest.raises(TrainingError, match=r"not finite|loss is.*file-\d+.*learning_rate"):
+        train(job, runtime, SILENT)
+    if (tmp_path / "state.pt").exists():
+        assert all(value.isfinite().all() for value in load_state(tmp_path / "state.pt")["model"].values())
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_a_truncated_state_is_refused_and_kept(tmp_path: Path, runtime: Runtime) -> None:
+    (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(CheckpointError, match=r"state.pt: not a training state"):
+        train(make_job(tmp_path), runtime, SILENT)
+    assert (tmp_path / "state.pt").exists()

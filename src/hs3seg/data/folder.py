@@ -55,12 +55,7 @@ class FolderDataset:
         self._encoding: Encoding = encoding
         self._ignore_ids = tuple(ignore_ids)
         self._pairs = find_pairs(Path(root), split, images, masks, seed)
-        stems = [image.stem for image, _ in self._pairs]
-        self._names = (
-            stems
-            if len(set(stems)) == len(stems)
-            else [image.relative_to(root).with_suffix("").as_posix() for image, _ in self._pairs]
-        )
+        self._names = _unique_names(Path(root), [image for image, _ in self._pairs])
 
     @property
     def names(self) -> Sequence[str]:
@@ -84,6 +79,8 @@ class FolderDataset:
 
 def find_pairs(root: Path, split: str, images: str, masks: str, seed: int) -> list[tuple[Path, Path]]:
     """Image and mask files of a split; see `FolderDataset` for the layouts."""
+    if not root.is_dir():
+        raise DataError(f"data folder '{root}' does not exist; give the top folder of images and masks")
     listed = root / f"{split}.txt"
     if listed.is_file():
         return _read_list(root, listed)
@@ -138,6 +135,12 @@ def infer_taxonomy(root: Path, masks: str = "masks") -> Taxonomy:
             )
     if ids:
         highest = max((i for i in ids if i != 255), default=0)
+        if highest == 0 or highest >= _MAX_INFERRED:
+            raise DataError(
+                f"the masks in '{root}' hold the ids {sorted(ids)[:8]}, where 255 means ignore; that makes"
+                f" {'one class' if highest == 0 else f'{highest + 1} classes'}; write ids 0, 1, 2, ... (a foreground"
+                " of 255 as 1), or list the classes in taxonomy.toml"
+            )
         return Taxonomy.from_names([f"class_{i}" for i in range(highest + 1)])
     # Black is void, as in most colour-coded sets; list it in taxonomy.toml to make it a class.
     ranked = sorted((c for c in colours if c != 0), key=lambda c: -colours[c])
@@ -147,8 +150,13 @@ def infer_taxonomy(root: Path, masks: str = "masks") -> Taxonomy:
 
 
 def _read_list(root: Path, listed: Path) -> list[tuple[Path, Path]]:
+    try:
+        text = listed.read_text(encoding="utf-8-sig")  # with or without the mark that Windows editors write
+    except UnicodeDecodeError:
+        raise DataError(f"{listed}: not UTF-8 text; save the list as UTF-8") from None
     pairs = []
-    for number, line in enumerate(listed.read_text(encoding="utf-8").splitlines(), start=1):
+    lines: dict[Path, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         parts = line.split("\t") if "\t" in line else line.split()
@@ -162,10 +170,22 @@ def _read_list(root: Path, listed: Path) -> list[tuple[Path, Path]]:
                 raise DataError(f"{listed}:{number}: '{path}' lies outside '{root}'; entries are relative to it")
             if not path.is_file():
                 raise DataError(f"{listed}:{number}: file '{path}' does not exist")
+        first = lines.setdefault(image.resolve(), number)
+        if first != number:
+            raise DataError(f"{listed}:{number}: image '{image}' already stands in line {first}; remove one of them")
         pairs.append((image, mask))
     if not pairs:
         raise DataError(f"{listed}: the list is empty; write one `image mask` pair per line")
     return pairs
+
+
+def _unique_names(root: Path, images: list[Path]) -> list[str]:
+    """The shortest of stem, path without suffix, path that tells all images apart."""
+    paths = [image.relative_to(root) for image in images]
+    for names in ([path.stem for path in paths], [path.with_suffix("").as_posix() for path in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [path.as_posix() for path in paths]
 
 
 def _cut(pairs: list[tuple[Path, Path]], split: str, seed: int) -> list[tuple[Path, Path]]:

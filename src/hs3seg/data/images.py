@@ -17,15 +17,21 @@ Encoding = Literal["auto", "index", "rgb"]
 
 
 def read_image(path: Path) -> Tensor:
-    """Pixels of an image file as RGB.
+    """Pixels of an image file as RGB; 16-bit grey is scaled to 8 bit.
 
     Returns:
         (3, H, W) uint8.
 
     Raises:
-        DataError: missing, truncated or no image.
+        DataError: missing, truncated, no image, or of 32-bit values, which have no known range.
     """
-    pixels = np.array(_open(path).convert("RGB"))  # a copy: torch wants writable memory
+    image = _open(path)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        # Pillow would clip to 255, i.e. to white. 65535 / 257 = 255.
+        image = Image.fromarray((np.array(image).astype(np.int64) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise DataError(f"{path}: has 32-bit values (mode {image.mode}); save the image with 8 or 16 bits per channel")
+    pixels = np.array(image.convert("RGB"))  # a copy: torch wants writable memory
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -73,8 +79,12 @@ def read_mask(
 def raw_mask(path: Path) -> NDArray[Any]:
     """A mask file as it is: (H, W) ids, or (H, W, 3 or 4) colours. Palette images give their indices."""
     image = _open(path)
-    if image.mode in ("1", "LA"):
-        image = image.convert("L")
+    if image.mode == "1":
+        return np.array(image).astype(np.uint8)  # ids 0 and 1; convert("L") would make 1 the ignore label 255
+    if image.mode == "F":
+        raise DataError(f"{path}: holds floating-point values, but labels are integers; save it as 8- or 16-bit PNG")
+    if image.mode in ("LA", "PA"):
+        image = image.getchannel(0)  # the ids; the other channel is alpha
     elif image.mode == "CMYK":
         image = image.convert("RGB")
     return np.array(image)

@@ -14,13 +14,9 @@ def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Image and mask files of two folders by equal stem, sorted.
 
     Raises:
-        DataError: no image at all, or one without its partner.
+        DataError: no image at all, one without its partner, or two of one stem.
     """
-    by_stem = [
-        {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
-        for folder in (images, masks)
-    ]
-    found, labels = by_stem
+    found, labels = _by_stem(images), _by_stem(masks)
     if not found:
         raise DataError(f"no image in '{images}'; images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     alone = sorted(set(found) - set(labels))
@@ -36,6 +32,20 @@ def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
             " or remove the mask"
         )
     return [(found[stem], labels[stem]) for stem in sorted(found)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if path.stem in files:
+            raise DataError(
+                f"'{files[path.stem]}' and '{path.name}' have one stem, so it is unclear which to take; remove or"
+                " rename one"
+            )
+        files[path.stem] = path
+    return files
 
 
 def read_pair(

@@ -159,6 +159,50 @@ def test_broken_folders(tmp_path: Path, fault: str, message: str) -> None:
         broken(tmp_path, fault).read(1)
 
 
+def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "images" / "train", tmp_path / "masks" / "train", ["x", "y"])
+    Image.fromarray(np.zeros((8, 10, 3), np.uint8)).save(tmp_path / "images" / "train" / "x.jpg")
+    with pytest.raises(DataError, match=r"x.jpg' and 'x.png' have one stem"):
+        FolderDataset(tmp_path, "train", TAXONOMY)
+
+
+def test_a_missing_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere' does not exist"):
+        FolderDataset(tmp_path / "nowhere", "train", TAXONOMY)
+
+
+def test_lists_of_windows_editors_and_of_one_image_twice(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "i", tmp_path / "m", ["a", "b"])
+    lists = tmp_path / "train.txt"
+    lists.write_bytes("i/a.png m/a.png\r\ni/b.png m/b.png\r\n".encode("utf-8-sig"))
+    assert FolderDataset(tmp_path, "train", TAXONOMY).names == ["a", "b"]
+    lists.write_bytes("i/a.png m/a.png\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"train.txt: not UTF-8"):
+        FolderDataset(tmp_path, "train", TAXONOMY)
+    lists.write_text("i/a.png m/a.png\ni/../i/a.png m/b.png\n")
+    with pytest.raises(DataError, match=r"train.txt:2: .*already stands in line 1"):
+        FolderDataset(tmp_path, "train", TAXONOMY)
+
+
+def test_names_grow_until_they_differ(tmp_path: Path) -> None:
+    for place in ("p", "q"):
+        write_pairs(tmp_path / place, tmp_path / "m" / place, ["a"])
+    Image.open(tmp_path / "p" / "a.png").save(tmp_path / "p" / "a.bmp")
+    lists = tmp_path / "train.txt"
+    lists.write_text("p/a.png m/p/a.png\nq/a.png m/q/a.png\n")
+    assert FolderDataset(tmp_path, "train", TAXONOMY).names == ["p/a", "q/a"]
+    lists.write_text("p/a.png m/p/a.png\np/a.bmp m/q/a.png\n")
+    assert FolderDataset(tmp_path, "train", TAXONOMY).names == ["p/a.png", "p/a.bmp"]
+
+
+@pytest.mark.parametrize(("ids", "message"), [((0, 255), "one class.*255 as 1"), ((0, 1000), "1001 classes")])
+def test_ids_that_are_no_classes_are_not_taken_for_some(tmp_path: Path, ids: tuple[int, ...], message: str) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.array([ids], np.uint16)).save(tmp_path / "masks" / "x.png")
+    with pytest.raises(DataError, match=message):
+        infer_taxonomy(tmp_path)
+
+
 def test_missing_camvid_folder_names_what_is_there(tmp_path: Path) -> None:
     camvid(tmp_path)
     with pytest.raises(DataError, match=r"'.*val'.*does not exist; found in .*: train, trainannot"):

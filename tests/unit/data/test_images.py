@@ -94,3 +94,32 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message) as error:
             read_image(tmp_path / name)
         assert name in str(error.value)
+
+
+def test_one_bit_masks_hold_classes_0_and_1(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.png", np.array([[False, True], [True, False]]))
+    assert Image.open(path).mode == "1"
+    assert read_mask(path, TAXONOMY).tolist() == [[0, 1], [1, 0]]
+
+
+def test_the_alpha_of_a_mask_does_not_matter(tmp_path: Path) -> None:
+    ids = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
+    alpha = Image.fromarray(np.array([[0, 9, 255]], np.uint8))
+    Image.merge("LA", (ids, alpha)).save(tmp_path / "la.png")
+    ids.convert("PA").save(tmp_path / "pa.tif")
+    for name, mode in {"la.png": "LA", "pa.tif": "PA"}.items():
+        assert Image.open(tmp_path / name).mode == mode
+        assert read_mask(tmp_path / name, TAXONOMY).tolist() == [[0, 1, 2]]
+
+
+def test_16_bit_grey_images_are_scaled_not_clipped(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.png", np.array([[0, 257, 25700, 65535]], np.uint16))
+    assert read_image(path).tolist() == [[[0, 1, 100, 255]]] * 3
+
+
+def test_floating_point_files_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "f.tif", np.array([[0.6, 1.4]], np.float32))
+    with pytest.raises(DataError, match=r"f.tif: holds floating-point values.*integers"):
+        read_mask(path, TAXONOMY)
+    with pytest.raises(DataError, match=r"f.tif: has 32-bit values"):
+        read_image(path)

@@ -1,5 +1,8 @@
 """What must hold for every grouping, confusion matrix and plan."""
 
+import json
+import warnings
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,12 +12,15 @@ from sklearn.metrics import jaccard_score
 from hs3seg.analysis import (
     StagePlan,
     SupervisionPlan,
+    analyze,
+    class_affinity,
     confusion_matrix,
     iou_per_class,
     mean_iou,
     pixel_accuracy,
     random_control,
     reversed_order,
+    spectral_groupings,
 )
 from hs3seg.taxonomy import Grouping
 
@@ -64,6 +70,36 @@ def test_merging_in_two_steps_equals_merging_in_one(case: tuple[int, np.ndarray,
     assert all_in_one.merge(grouping.merge(matrix)) == matrix.sum()
 
 
+@given(st.integers(3, 14), st.integers(0, 2**32 - 1))
+def test_order_of_the_classes_does_not_matter_to_clustering(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = np.round(rng.gamma(0.4, size=(count, count)) * 1e5).astype(np.int64) + 1
+    order = rng.permutation(count)
+    straight = spectral_groupings(class_affinity(counts))
+    permuted = spectral_groupings(class_affinity(counts[np.ix_(order, order)]))
+    for k, grouping in straight.items():
+        assert Grouping.from_labels(np.array(grouping.assignment)[order]) == permuted[k]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_any_counts_give_a_plan_that_holds_every_class_once(data: st.DataObject) -> None:
+    """Mostly empty matrices, absent classes and classes that are only predicted included; no warning, no nan."""
+    count = data.draw(st.integers(2, 9))
+    counts = hnp.arrays(np.int64, (count, count), elements=st.sampled_from([0, 0, 0, 1, 7, 10**6, 10**12]))
+    confusions = {name: data.draw(counts.filter(np.any)) for name in ("early", "late", "final")}
+    theta = data.draw(st.one_of(st.none(), st.floats(0, 90)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        study = analyze(confusions, theta_degrees=theta, normalize=data.draw(st.sampled_from(["true", "none"])))
+    values = study.to_dict()
+    json.dumps(values, allow_nan=False)
+    for found in values["stages"].values():
+        assert sorted(c for group in found["groups"] for c in group) == list(range(count))
+        assert found["num_groups"] == len(found["groups"]) >= 2
+    assert SupervisionPlan.from_toml(study.plan.to_toml()) == study.plan
+
+
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_size=1, max_size=8)
 
 
@@ -72,7 +108,9 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
 def test_every_plan_reads_back_equal(data: st.DataObject) -> None:
     names = data.draw(st.lists(NAMES, min_size=2, max_size=8, unique=True))
     stages = data.draw(st.lists(NAMES.filter(lambda n: n != "final"), max_size=3, unique=True))
-    labels = st.lists(st.integers(0, len(names) - 1), min_size=len(names), max_size=len(names))
+    labels = st.lists(st.integers(0, len(names) - 1), min_size=len(names), max_size=len(names)).filter(
+        lambda found: len(set(found)) > 1
+    )
     plan = SupervisionPlan(
         tuple(names),
         tuple(StagePlan(s, Grouping.from_labels(data.draw(labels)), data.draw(st.floats(0, 10))) for s in stages),

@@ -39,7 +39,21 @@ def test_wrong_taxonomy_files_say_where_and_what(tmp_path: Path, text: str, word
         assert word in str(error.value)
 
 
+def test_taxonomies_of_windows_editors_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "taxonomy.toml"
+    STREET.save(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert Taxonomy.load(path) == STREET
+
+
+def test_colours_are_integers() -> None:
+    with pytest.raises(DataError, match="three integers"):
+        Taxonomy(("a",), ((0.5, 0, 0),))  # type: ignore[arg-type]
+
+
 def test_missing_taxonomy_and_class(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        Taxonomy.load(tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         Taxonomy.load(tmp_path / "no.toml")
     with pytest.raises(DataError, match="'rood'.*nearest: 'road'"):
@@ -48,9 +62,9 @@ def test_missing_taxonomy_and_class(tmp_path: Path) -> None:
 
 
 def test_generated_colours_are_distinct() -> None:
-    colours = distinct_colours(60)
-    assert len(set(colours)) == 60
-    assert colours == distinct_colours(60)
+    colours = distinct_colours(1000)
+    assert len(set(colours)) == 1000
+    assert colours[:60] == distinct_colours(60)
 
 
 def test_groupings_are_canonical() -> None:
@@ -86,3 +100,19 @@ def test_remap_keeps_ignore_and_refuses_strangers() -> None:
     assert grouping.remap(labels).tolist() == [[0, 1], [0, 255]]
     with pytest.raises(PlanError, match="label 3 is outside 0..2"):
         grouping.remap(np.array([3]))
+    with pytest.raises(PlanError, match="type float64"):
+        grouping.remap(np.array([1.0]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64])
+def test_remap_keeps_the_type_even_where_there_are_more_classes_than_it_holds(dtype: type) -> None:
+    grouping = Grouping.from_labels(np.arange(300) // 2)
+    remapped = grouping.remap(np.array([0, 1, 126], dtype), ignore_index=-1)
+    assert remapped.dtype == dtype
+    assert remapped.tolist() == [0, 0, 63]
+
+
+def test_merging_shares_instead_of_counts_is_refused() -> None:
+    with pytest.raises(PlanError, match="raw pixel counts"):
+        Grouping.identity(2).merge(np.array([[0.9, 0.1], [0.2, 0.8]]))
+    assert (Grouping.identity(2).merge(np.array([[9.0, 1.0], [2.0, 8.0]])) == [[9, 1], [2, 8]]).all()

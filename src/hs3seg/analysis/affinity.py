@@ -26,14 +26,19 @@ def class_affinity(
             (absent ones, or perfectly separated ones) do not tear the graph apart.
 
     Returns:
-        (K, K) symmetric, positive.
+        (K, K) symmetric, not negative; positive off the diagonal where `epsilon` is.
 
     Raises:
-        PlanError: the matrix is not square, or `normalize` is unknown.
+        PlanError: the matrix is not square or has negative or infinite values, `normalize` is unknown, or `epsilon`
+            is not 0 or more.
     """
     counts = np.asarray(confusion, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise PlanError(f"confusion matrix of shape {counts.shape}; it must be square, (K, K)")
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise PlanError("confusion matrix with negative or infinite values; it holds pixel counts")
+    if not 0 <= epsilon < np.inf:
+        raise PlanError(f"epsilon = {epsilon}; it is a small share of the mean affinity, 0 or more, such as 1e-9")
     if normalize == "true":
         sums = counts.sum(axis=1, keepdims=True)
         counts = counts / np.where(sums > 0, sums, 1)

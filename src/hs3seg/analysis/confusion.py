@@ -180,7 +180,7 @@ def checked_counts(matrix: ArrayLike, origin: str) -> Counts:
     if value.dtype.kind not in "iuf":
         raise PlanError(f"{origin} has type {value.dtype}; a confusion matrix holds pixel counts")
     if not np.isfinite(value).all() or (value < 0).any():
-        raise PlanError(f"{origin} holds negative or infinite values; a confusion matrix holds pixel counts")
+        raise PlanError(f"{origin} holds negative, infinite or nan values; a confusion matrix holds pixel counts")
     if not (value == np.floor(value)).all():
         raise PlanError(f"{origin} holds fractions; give raw pixel counts, normalisation is an option of `hs3 plan`")
     if value.sum(dtype=np.float64) >= 2.0**62:

@@ -4,9 +4,11 @@ plan.toml is the hinge between the phases. The program writes it, a person may e
 clustering, Sec. 3.1.3), and training reads it. Identity groupings are deep supervision; no stages, the plain network.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,8 @@ class StagePlan:
 
     Args:
         stage: Module name in the network.
-        grouping: Its K_i groups.
-        gamma: Weight of its loss (Eq. 1), >= 0.
+        grouping: Its K_i groups, at least two.
+        gamma: Weight of its loss (Eq. 1), finite, >= 0.
     """
 
     stage: str
@@ -43,8 +45,13 @@ class StagePlan:
     gamma: float = DEFAULT_GAMMA
 
     def __post_init__(self) -> None:
-        if not self.gamma >= 0:
-            raise PlanError(f"stage '{self.stage}' has gamma {self.gamma}; a loss weight is 0 or more")
+        if not 0 <= self.gamma < math.inf:
+            raise PlanError(f"stage '{self.stage}' has gamma {self.gamma}; a loss weight is a number, 0 or more")
+        if self.grouping.num_groups < 2:
+            raise PlanError(
+                f"stage '{self.stage}' has all classes in one group, which leaves it nothing to learn; split the group,"
+                " or remove the stage"
+            )
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,9 @@ class SupervisionPlan:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        doubled = [name for name in self.taxonomy_names if self.taxonomy_names.count(name) > 1]
+        if doubled:
+            raise PlanError(f"class '{doubled[0]}' stands twice among the classes; names must be unique")
         names = [stage.stage for stage in self.stages]
         for stage in self.stages:
             if names.count(stage.stage) > 1:
@@ -110,21 +120,21 @@ class SupervisionPlan:
         names = tuple(names)
         if names == self.taxonomy_names:
             return
-        if len(names) != self.num_classes:
-            raise PlanError(
-                f"the plan was made for other classes: it has {self.num_classes}, the data has {len(names)};"
-                " make a new plan from this data's confusion matrices"
-            )
-        at, ours, theirs = next(
-            (i, a, b) for i, (a, b) in enumerate(zip(self.taxonomy_names, names, strict=True)) if a != b
-        )
+        pairs = enumerate(zip_longest(self.taxonomy_names, names))
+        at, ours, theirs = next((i, a, b) for i, (a, b) in pairs if a != b)
+        ours, theirs = (f"'{name}'" if name is not None else "missing" for name in (ours, theirs))
+        counts = "" if len(names) == self.num_classes else f"it has {self.num_classes}, the data has {len(names)}; "
         raise PlanError(
-            f"the plan was made for other classes: class {at} is '{ours}' in the plan and '{theirs}' in the data;"
-            " names and order must be equal"
+            f"the plan was made for other classes: {counts}class {at} is {ours} in the plan and {theirs} in the data;"
+            " names and order must be equal, so make a new plan from this data's confusion matrices"
         )
 
     def to_toml(self) -> str:
-        """The text of plan.toml."""
+        """The text of plan.toml.
+
+        Raises:
+            PlanError: a note that TOML cannot hold.
+        """
         lines = [_HEADER + tomli_w.dumps({"name": self.name, "classes": list(self.taxonomy_names)})]
         for stage in self.stages:
             lines.append(
@@ -135,7 +145,11 @@ class SupervisionPlan:
                 lines.append(f"  [{members}],\n")
             lines.append("]\n")
         if self.notes:
-            lines.append("\n# How it came about; for information only.\n" + tomli_w.dumps({"notes": dict(self.notes)}))
+            try:
+                notes = tomli_w.dumps({"notes": dict(self.notes)})
+            except TypeError as error:
+                raise PlanError(f"notes of the plan: {error}; use text, numbers, lists and tables") from None
+            lines.append("\n# How it came about; for information only, edits above do not change it.\n" + notes)
         return "".join(lines)
 
     @classmethod
@@ -151,17 +165,24 @@ class SupervisionPlan:
             raise PlanError(f"{origin}: not a TOML file: {error}") from None
         _known(values, ("name", "classes", "stage", "notes"), origin)
         classes = values.get("classes")
-        if not isinstance(classes, list) or not classes or not all(isinstance(c, str) for c in classes):
-            raise PlanError(f"{origin}: `classes` must list all class names in id order")
+        if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
+            raise PlanError(
+                f'{origin}: `classes` must list all class names in id order, e.g. classes = ["road", "sidewalk", "sky"]'
+            )
         doubled = [name for name in classes if classes.count(name) > 1]
         if doubled:
             raise PlanError(f"{origin}: class '{doubled[0]}' stands twice in `classes`")
+        name, notes = values.get("name", "manual"), values.get("notes", {})
+        if not isinstance(name, str):
+            raise PlanError(f'{origin}: name = {name!r}; must be text, e.g. name = "manual"')
+        if not isinstance(notes, dict):
+            raise PlanError(f"{origin}: notes = {notes!r}; must be a [notes] table, or remove it")
         entries = values.get("stage", [])
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             raise PlanError(f"{origin}: write one [[stage]] table (double brackets) per stage")
         try:
             stages = tuple(_read_stage(entry, classes) for entry in entries)
-            return cls(tuple(classes), stages, str(values.get("name", "manual")), dict(values.get("notes", {})))
+            return cls(tuple(classes), stages, name, notes)
         except PlanError as error:
             raise PlanError(f"{origin}: {error}") from None
 
@@ -173,12 +194,17 @@ class SupervisionPlan:
             PlanError: missing, or wrong inside.
         """
         path = Path(path)
+        if path.is_dir():
+            raise PlanError(f"plan '{path}' is a folder; give the plan.toml inside it")
         if not path.is_file():
             raise PlanError(f"plan '{path}' does not exist; `hs3 plan --confusion FILE.npz --out {path}` writes one")
         try:
-            return cls.from_toml(path.read_text(encoding="utf-8"), str(path))
+            text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark at the start
         except UnicodeDecodeError as error:
-            raise PlanError(f"{path}: not a text file: {error}") from None
+            raise PlanError(f"{path}: not a text file in UTF-8: {error}") from None
+        except OSError as error:
+            raise PlanError(f"plan '{path}' cannot be read: {error.strerror}") from None
+        return cls.from_toml(text, str(path))
 
     def save(self, path: Path) -> None:
         """Writes plan.toml, atomically."""
@@ -199,19 +225,21 @@ def _read_stage(entry: Mapping[str, Any], classes: Sequence[str]) -> StagePlan:
         isinstance(g, list) and all(isinstance(c, str) for c in g) for g in groups
     ):
         raise PlanError(f'{where}: groups must be a list of lists of class names, e.g. [["road", "sidewalk"], ["sky"]]')
-    seen: set[str] = set()
-    for group in groups:
+    seen: dict[str, int] = {}
+    for number, group in enumerate(groups, start=1):
         if not group:
             raise PlanError(f"{where}: an empty group; remove it or give it a class")
         for member in group:
             if member not in classes:
                 raise PlanError(f"{where}: unknown class '{member}'; {nearest(member, classes)}")
             if member in seen:
-                raise PlanError(f"{where}: class '{member}' is in two groups; it must be in one")
-            seen.add(member)
+                places = f"groups {seen[member]} and {number}" if seen[member] != number else f"group {number}"
+                raise PlanError(f"{where}: class '{member}' stands twice, in {places}; it must stand in one group once")
+            seen[member] = number
     missing = [c for c in classes if c not in seen]
     if missing:
-        raise PlanError(f"{where}: class '{missing[0]}' is in no group; add it to one, or as a group of its own")
+        what = f"class '{missing[0]}' is" if len(missing) == 1 else f"classes {_listed(missing)} are"
+        raise PlanError(f"{where}: {what} in no group; add to one, or as a group of its own")
     ids = [[classes.index(member) for member in group] for group in groups]
     return StagePlan(name, Grouping.from_groups(ids, len(classes)), float(gamma))
 
@@ -220,6 +248,10 @@ def _known(values: Mapping[str, Any], allowed: Sequence[str], where: str) -> Non
     for key in values:
         if key not in allowed:
             raise PlanError(f"{where}: unknown key '{key}'; {nearest(key, allowed)}")
+
+
+def _listed(names: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(f"'{name}'" for name in names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def _toml_string(text: str) -> str:

@@ -1,8 +1,7 @@
 """The whole analysis: from one confusion matrix per stage to a plan."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from hs3seg.analysis.affinity import DEFAULT_EPSILON, class_affinity
 from hs3seg.analysis.baselines import deep_supervision, no_supervision
 from hs3seg.analysis.clustering import halved_sizes, kmeans_groupings, spectral_groupings
-from hs3seg.analysis.confusion import absent_classes, mean_iou
+from hs3seg.analysis.confusion import absent_classes, checked_counts, mean_iou
 from hs3seg.analysis.plan import DEFAULT_GAMMA, StagePlan, SupervisionPlan
 from hs3seg.analysis.tradeoff import (
     DEFAULT_ASPECT,
@@ -80,7 +79,7 @@ class Study:
             "num_groups": k,
             "groups": [list(group) for group in stage.grouping.groups],
             "miou": curve.mious[k],
-            "reaches_line": curve.mious[k] >= line(self.reference, k, self.theta_degrees, self.aspect) - 1e-12,
+            "reaches_line": curve.reaches(k, self.reference, self.theta_degrees, self.aspect),
             "gamma": stage.gamma,
             "curve": [[size, curve.mious[size]] for size in curve.sizes],
         }
@@ -115,7 +114,8 @@ def analyze(
         embeddings: Stage -> (K, C), for `kmeans`.
 
     Raises:
-        PlanError: no `final`, sizes differ, wrong names, unknown method, missing embeddings, or no labelled pixel.
+        PlanError: no `final`, or no other matrix; sizes differ; not counts, or no labelled pixel; wrong names; an
+            unknown method; an angle, aspect, gamma or epsilon out of range; missing embeddings.
     """
     stages, final = _checked(confusions)
     count = len(final)
@@ -126,13 +126,10 @@ def analyze(
         )
     if method not in METHODS:
         raise PlanError(f"unknown method '{method}'; {nearest(method, METHODS)}")
-    if theta_degrees is not None and not 0 <= theta_degrees <= 90:
-        raise PlanError(
-            f"theta = {theta_degrees} degrees; allowed: 0 (deep supervision) to 90 (the final output's mIoU)"
-        )
+    if not stages and method != "none":
+        raise PlanError("no matrix besides 'final'; give one per stage, named like the stage, shallow to deep")
     reference = Reference(count, mean_iou(final))
-    if math.isnan(reference.miou):
-        raise PlanError("the matrix 'final' holds no labelled pixel; measure on images that have labels")
+    line(reference, count, theta_degrees, aspect)  # refuses angles and aspects out of range, whatever the method
     curves = []
     plans = []
     for number, (stage, confusion) in enumerate(stages.items()):
@@ -144,20 +141,21 @@ def analyze(
         plans.append(StagePlan(stage, curve.groupings[size], gamma))
     absent = absent_classes(final)
     plan = _plan(method, names, plans, gamma)
-    notes = _notes(reference, absent, names, normalize, theta_degrees, aspect, epsilon, seed)
-    plan = SupervisionPlan(plan.taxonomy_names, plan.stages, plan.name, notes)
-    return Study(plan, reference, tuple(curves), absent, normalize, theta_degrees, aspect)
+    found = Study(plan, reference, tuple(curves), absent, normalize, theta_degrees, aspect)
+    return replace(found, plan=replace(plan, notes=_notes(found, epsilon, seed)))
 
 
 def _checked(confusions: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
     if "final" not in confusions:
         raise PlanError("no matrix named 'final'; the final output's matrix is the reference of every stage")
-    final = np.asarray(confusions["final"])
-    stages = {name: np.asarray(matrix) for name, matrix in confusions.items() if name != "final"}
-    for name, matrix in {**stages, "final": final}.items():
-        if matrix.shape != (len(final), len(final)):
+    counts = {name: checked_counts(matrix, f"matrix '{name}'") for name, matrix in confusions.items()}
+    final = counts["final"]
+    for name, matrix in counts.items():
+        if matrix.shape != final.shape:
             raise PlanError(f"matrix '{name}' has shape {matrix.shape}; all must be ({len(final)}, {len(final)})")
-    return stages, final
+        if not matrix.any():
+            raise PlanError(f"matrix '{name}' holds no labelled pixel; measure on images that have labels")
+    return {name: matrix for name, matrix in counts.items() if name != "final"}, final
 
 
 def _groupings(
@@ -205,25 +203,24 @@ def _plan(method: Method, names: tuple[str, ...], stages: list[StagePlan], gamma
     return SupervisionPlan(names, tuple(stages), method)
 
 
-def _notes(
-    reference: Reference,
-    absent: tuple[int, ...],
-    names: tuple[str, ...],
-    normalize: str,
-    theta_degrees: float | None,
-    aspect: float,
-    epsilon: float,
-    seed: int,
-) -> dict[str, Any]:
+def _notes(study: Study, epsilon: float, seed: int) -> dict[str, Any]:
+    """What a reader of plan.toml needs to judge it; method.md 1.7: ratio, theta, aspect and k beside each other."""
+    values = study.to_dict()
+    reference, stages = values["reference"], values["stages"]
     return {
-        "reference_miou": reference.miou,
-        "ratio": reference.ratio,
-        "rule": "ratio" if theta_degrees is None else "theta",
-        "theta_degrees": theta_degrees if theta_degrees is not None else theta_of_ratio(reference, aspect),
-        "aspect": aspect,
-        "normalize": normalize,
+        "method": values["method"],
+        "reference_miou": reference["miou"],
+        "ratio": reference["ratio"],
+        "rule": reference["rule"],
+        "theta_degrees": reference["theta_degrees"],
+        "aspect": reference["aspect"],
+        "normalize": study.normalize,
         "epsilon": epsilon,
         "seed": seed,
         # Nothing is known of these classes: where they are grouped means nothing.
-        "absent_classes": [names[c] for c in absent],
+        "absent_classes": [study.plan.taxonomy_names[c] for c in study.absent],
+        # No number of groups was good enough for these: they have the smallest, which comes nearest.
+        "stages_below_line": [stage for stage, found in stages.items() if not found["reaches_line"]],
+        "num_groups": {stage: found["num_groups"] for stage, found in stages.items()},
+        "miou": {stage: found["miou"] for stage, found in stages.items()},
     }

@@ -52,6 +52,17 @@ class TradeoffCurve:
         """The numbers of groups, rising."""
         return tuple(self.groupings)
 
+    def reaches(
+        self,
+        num_groups: int,
+        reference: Reference,
+        theta_degrees: float | None = None,
+        aspect: float = DEFAULT_ASPECT,
+    ) -> bool:
+        """Whether the point at a number of groups lies on or above the line through the reference."""
+        tolerance = 1e-12  # k = K lies on the line when stage and output have the same matrix
+        return self.mious[num_groups] >= line(reference, num_groups, theta_degrees, aspect) - tolerance
+
 
 def tradeoff_curve(stage: str, confusion: ArrayLike, groupings: Mapping[int, Grouping]) -> TradeoffCurve:
     """Scores each grouping by the merged confusion matrix G^T C G; k = K is added."""
@@ -80,7 +91,12 @@ def line(
 
     Returns:
         mIoU, a fraction; may be negative.
+
+    Raises:
+        PlanError: theta outside 0..90, or an aspect that is not above 0.
     """
+    if not 0 < aspect < math.inf:
+        raise PlanError(f"aspect = {aspect}; it is the plot's width:height, above 0, such as {DEFAULT_ASPECT}")
     missing = 1 - num_groups / reference.num_classes
     if theta_degrees is None:
         return reference.miou * (1 - missing)
@@ -119,6 +135,5 @@ def choose_num_groups(
     """
     if theta_degrees == 0:
         return max(curve.sizes)
-    tolerance = 1e-12  # k = K lies on the line when stage and output have the same matrix
-    reached = [k for k in curve.sizes if curve.mious[k] >= line(reference, k, theta_degrees, aspect) - tolerance]
+    reached = [k for k in curve.sizes if curve.reaches(k, reference, theta_degrees, aspect)]
     return max(reached, default=min(curve.sizes))

@@ -61,8 +61,12 @@ def test_golden_partitions() -> None:
     affinity = np.array(golden["inputs"]["affinity"])
     np.testing.assert_allclose(class_affinity(golden["inputs"]["confusion"], epsilon=0.0), affinity, rtol=1e-12)
     found = spectral_groupings(affinity)
+    kmeans = spectral_groupings(affinity, assign="kmeans")
     for row in golden["outputs"]:
         assert list(found[row["k"]].assignment) == row["cluster_qr"]["canonical"], row["k"]
+        if row["kmeans"]["min_ari_over_random_state_1_to_5"] == 1:  # elsewhere the golden depends on its seed
+            assert list(kmeans[row["k"]].assignment) == row["kmeans"]["canonical"], row["k"]
+    assert adjusted_rand_score(golden["inputs"]["groups"], found[7].assignment) == 1.0
 
 
 def test_absent_classes_neither_warn_nor_tear_the_graph() -> None:
@@ -77,6 +81,35 @@ def test_absent_classes_neither_warn_nor_tear_the_graph() -> None:
     # Two isolated classes and three blocks of present ones.
     labels = [found[5].assignment[c] for c in keep]
     assert adjusted_rand_score(BLOCKS[keep], labels) == 1.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_isolated_classes_do_not_move_the_others(seed: int) -> None:
+    """However many classes are absent, the present ones are grouped as if those did not exist."""
+    rng = np.random.default_rng(seed)
+    counts = planted(10 ** rng.uniform(4, 7, len(BLOCKS)))
+    counts = np.round(counts * rng.uniform(0.5, 1.5, counts.shape)).astype(np.int64)
+    absent = rng.choice(len(BLOCKS), 2, replace=False)
+    counts[absent] = 0
+    counts[:, absent] = 0
+    present = np.setdiff1d(np.arange(len(BLOCKS)), absent)
+    alone = spectral_groupings(class_affinity(counts[np.ix_(present, present)]))
+    compared = 0
+    for grouping in spectral_groupings(class_affinity(counts)).values():
+        labels = np.array(grouping.assignment)[present]
+        expected = alone.get(len(set(labels)))
+        if expected is not None:
+            assert adjusted_rand_score(expected.assignment, labels) == 1.0
+            compared += 1
+    assert compared >= 5
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-9])
+def test_classes_that_are_never_confused_can_be_grouped_all_the_same(epsilon: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = spectral_groupings(class_affinity(np.eye(11) * 100, epsilon=epsilon))
+    assert all(grouping.num_groups == k for k, grouping in found.items())
 
 
 def test_kmeans_finds_separated_embeddings_and_puts_unknown_classes_somewhere() -> None:
@@ -106,3 +139,19 @@ def test_wrong_sizes_are_named() -> None:
         cluster_classes(np.ones((3, 3)), 9)
     with pytest.raises(PlanError, match="square"):
         spectral_groupings(np.ones((3, 4)))
+    with pytest.raises(PlanError, match=r"9 groups of 3 classes"):
+        kmeans_groupings(np.ones((3, 2)), [9])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 2.0])
+def test_matrices_that_are_no_affinity_are_refused(value: float) -> None:
+    affinity = np.ones((4, 4))
+    affinity[1, 2] = value  # 2.0: not symmetric
+    with pytest.raises(PlanError, match="finite, not negative and symmetric"):
+        spectral_groupings(affinity)
+    with pytest.raises(PlanError, match="allowed: 'cluster_qr', 'kmeans'"):
+        spectral_groupings(np.ones((4, 4)), assign="discretize")  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="epsilon = -1"):
+        class_affinity(np.ones((4, 4)), epsilon=-1)
+    with pytest.raises(PlanError, match="negative or infinite"):
+        class_affinity(np.full((4, 4), -1))

@@ -37,7 +37,20 @@ def test_the_written_file_explains_itself_and_holds_names(tmp_path: Path) -> Non
     ("old", "new", "message"),
     [
         ('"car"]]', '"cr"]]', "unknown class 'cr'; nearest: 'car'"),
-        ('["car"]', '["car", "sky"]', "class 'sky' is in two groups"),
+        ('["car"]', '["car", "sky"]', "class 'sky' stands twice, in groups 2 and 3"),
+        ('["car"]', '["car", "car"]', "class 'car' stands twice, in group 3"),
+        (', ["sky"], ["car"]', "", "classes 'sky', 'car' are in no group"),
+        ('], ["sky"], ["car"]', ', "sky", "car"]', "all classes in one group"),
+        ('["sky"]', '"sky"', "list of lists of class names"),
+        ('["sky"], ["car"]', '["sky"] ["car"]', "not a TOML file.*line 6"),
+        ("gamma = 0.5", "gamma = inf", "gamma inf"),
+        ("gamma = 0.5", "gamma = nan", "gamma nan"),
+        ("gamma = 0.5", "gamma = true", "gamma = True"),
+        ("gamma = 0.5", "gamma = 0.5\ngamma = 0.4", "not a TOML file.*line 6"),
+        ("classes = [", "notes = 3\nclasses = [", r"notes = 3; must be a \[notes\] table"),
+        ("classes = [", "name = 3\nclasses = [", "name = 3; must be text"),
+        ('"car"]\n', '"car", "car"]\n', "'car' stands twice in `classes`"),
+        ('"car"]\n', '"car", ""]\n', "`classes` must list all class names"),
         (', ["car"]', "", "class 'car' is in no group"),
         ('["sky"]', '["sky"], []', "an empty group"),
         ("gamma = 0.5", "gamma = -1", "gamma -1"),
@@ -59,6 +72,23 @@ def test_wrong_edits_are_explained(tmp_path: Path, old: str, new: str, message: 
     assert str(path) in str(error.value)
 
 
+def test_files_of_windows_editors_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert SupervisionPlan.load(path) == SupervisionPlan.from_toml(GOOD)
+    path.write_bytes(GOOD.replace("sky", "größe").encode("latin-1"))
+    with pytest.raises(PlanError, match="not a text file in UTF-8"):
+        SupervisionPlan.load(path)
+    with pytest.raises(PlanError, match="is a folder; give the plan.toml inside it"):
+        SupervisionPlan.load(tmp_path)
+
+
+def test_notes_that_no_file_can_hold_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="notes of the plan"):
+        SupervisionPlan(NAMES, (), "x", {"theta": None}).save(tmp_path / "plan.toml")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_stage_twice() -> None:
     with pytest.raises(PlanError, match="'stage2' stands twice"):
         SupervisionPlan.from_toml(GOOD + GOOD[GOOD.index("[[stage]]") :])
@@ -67,7 +97,7 @@ def test_a_stage_twice() -> None:
 def test_plans_for_other_classes_are_refused() -> None:
     plan = SupervisionPlan.from_toml(GOOD)
     plan.check(NAMES)
-    with pytest.raises(PlanError, match="it has 4, the data has 3"):
+    with pytest.raises(PlanError, match="it has 4, the data has 3; class 3 is 'car' in the plan and missing in"):
         plan.check(NAMES[:3])
     with pytest.raises(PlanError, match="class 1 is 'sidewalk' in the plan and 'pavement'"):
         plan.check(("road", "pavement", "sky", "car"))
@@ -77,6 +107,8 @@ def test_plans_for_other_classes_are_refused() -> None:
         SupervisionPlan.load(Path("no/plan.toml"))
     with pytest.raises(PlanError, match="has 3 classes, the plan 4"):
         SupervisionPlan(NAMES, (StagePlan("s", Grouping.identity(3)),))
+    with pytest.raises(PlanError, match="'road' stands twice"):
+        SupervisionPlan(("road", "road"), ())
 
 
 def test_baselines() -> None:

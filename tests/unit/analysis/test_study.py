@@ -4,7 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hs3seg.analysis import METHODS, analyze, load_confusions, load_embeddings, mean_iou, save_confusions
+from hs3seg.analysis import (
+    METHODS,
+    SupervisionPlan,
+    analyze,
+    load_confusions,
+    load_embeddings,
+    mean_iou,
+    save_confusions,
+)
 from hs3seg.errors import PlanError
 
 
@@ -59,9 +67,45 @@ def test_absent_classes_are_said_in_the_plan() -> None:
     assert study.to_dict()["absent_classes"] == [3]
 
 
+def test_notes_say_how_the_plan_came_about_and_survive_the_file(tmp_path: Path) -> None:
+    study = analyze(CONFUSIONS, theta_degrees=60.0)
+    study.plan.save(tmp_path / "plan.toml")
+    notes = SupervisionPlan.load(tmp_path / "plan.toml").notes
+    assert notes == study.plan.notes
+    values = study.to_dict()
+    assert notes["theta_degrees"] == 60.0
+    assert (notes["aspect"], notes["ratio"]) == (1.652, values["reference"]["ratio"])
+    assert notes["num_groups"] == study.plan.num_groups
+    assert notes["miou"] == {stage: found["miou"] for stage, found in values["stages"].items()}
+
+
+def test_a_stage_that_no_number_of_groups_lifts_to_the_line_is_named() -> None:
+    hopeless = np.full((6, 6), 100)
+    study = analyze({"hopeless": hopeless, **CONFUSIONS}, theta_degrees=90.0)
+    assert study.plan.num_groups["hopeless"] == 2
+    assert study.to_dict()["stages"]["hopeless"]["reaches_line"] is False
+    assert "hopeless" in study.plan.notes["stages_below_line"]
+    assert analyze(CONFUSIONS).plan.notes["stages_below_line"] == []
+
+
+def test_two_classes_are_enough() -> None:
+    study = analyze({"s": np.array([[9, 1], [2, 8]]), "final": np.array([[9, 1], [1, 9]])})
+    assert study.plan.num_groups == {"s": 2}
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
+        ({"early": None, "late": None}, {}, "no matrix besides 'final'"),
+        ({"late": np.zeros((6, 6))}, {}, "'late' holds no labelled pixel"),
+        ({"late": np.full((6, 6), 0.5)}, {}, "'late' holds fractions"),
+        ({"late": np.full((6, 6), np.nan)}, {}, "'late' holds negative, infinite or nan"),
+        ({}, {"names": ["a", "a", "b", "c", "d", "e"]}, "'a' stands twice"),
+        ({}, {"aspect": -1.0}, "aspect = -1"),
+        ({}, {"aspect": 0.0, "method": "constant_ratio"}, "aspect = 0"),
+        ({}, {"theta_degrees": float("nan")}, "theta = nan"),
+        ({}, {"epsilon": -1.0}, "epsilon = -1"),
+        ({}, {"gamma": -1.0}, "gamma -1"),
         ({"final": None}, {}, "no matrix named 'final'"),
         ({"late": np.ones((5, 5))}, {}, r"'late' has shape \(5, 5\)"),
         ({"final": np.zeros((6, 6))}, {}, "no labelled pixel"),

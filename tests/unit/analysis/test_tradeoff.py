@@ -49,6 +49,30 @@ def test_implied_curves_fall_and_meet_the_ratio_line_where_the_paper_says(stage:
     assert choose_num_groups(curve, PAPER) == int(expected)
 
 
+@pytest.mark.parametrize(("stage", "expected"), [(0, 19.5), (1, 26.6)])
+def test_crossing_of_the_implied_curves_with_the_line_at_76_degrees(stage: int, expected: float) -> None:
+    curve = implied_curve(stage)
+    height = {k: curve.mious[k] - line(PAPER, k, 76.0) for k in curve.sizes}
+    below = next(k for k in curve.sizes if height[k] < 0)
+    above = below - 1
+    crossing = above + height[above] / (height[above] - height[below])
+    assert crossing == pytest.approx(expected, abs=0.1)
+
+
+@pytest.mark.parametrize("theta", [20.0, 50.0, 76.0, 85.0])
+def test_theta_is_the_angle_from_the_vertical_on_the_drawn_plot(theta: float) -> None:
+    """Measured on paper: [0, K] is drawn `aspect` wide, [0, 1] is drawn 1 high."""
+    for aspect in (1.0, 1.652):
+        right = (40 - 12) / 40 * aspect
+        up = line(PAPER, 40, theta, aspect) - line(PAPER, 12, theta, aspect)
+        assert math.degrees(math.atan2(right, up)) == pytest.approx(theta)
+
+
+def test_ninety_degrees_ask_for_the_final_outputs_miou() -> None:
+    curve = falling({2: 0.9, 10: 0.5, 16: 0.412, 17: 0.411, 40: 0.2})
+    assert choose_num_groups(curve, PAPER, 90) == 16
+
+
 def test_stage_two_lies_above_stage_one() -> None:
     one, two = implied_curve(0), implied_curve(1)
     assert all(two.mious[k] > one.mious[k] for k in one.sizes if k in two.sizes)
@@ -79,3 +103,5 @@ def test_a_stage_as_good_as_the_output_keeps_all_classes() -> None:
 def test_angles_outside_the_quadrant_are_refused() -> None:
     with pytest.raises(PlanError, match="theta = 95"):
         line(PAPER, 3, 95)
+    with pytest.raises(PlanError, match="aspect = 0"):
+        line(PAPER, 3, aspect=0)

@@ -80,6 +80,11 @@ def test_data_check_finds_all_and_says_so_by_its_exit_code(
     assert len(errors) == 2
     assert any("p 1.jpg" in f["message"] for f in errors)
     assert any("must be equal" in f["message"] for f in errors)
+    (folder_data / "masks" / "val" / "p 0.png").unlink()
+    assert main(["data", "check", str(config), *words, "--json"]) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert len([f for f in found["findings"] if f["level"] == "error"]) == 3
+    assert any(f["file"] == "val" and "p 0.jpg' has no mask" in f["message"] for f in found["findings"])
 
 
 def test_a_plan_for_other_classes(config: Path, finished_run: Path, tmp_path: Path, fails: Fails) -> None:

@@ -1,6 +1,7 @@
 """The whole run on small data: every file, every step alone, the same result after any interruption."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,11 @@ ARMS = ("none", "deep_supervision", "hs3", "random", "reversed")
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+def copied(run: Path, folder: Path) -> Path:
+    """A run of one's own: the shared one must not change under the other tests."""
+    return Path(shutil.copytree(run, folder / "copy"))
 
 
 def test_results_have_the_documented_shape(finished_run: Path) -> None:
@@ -69,8 +75,9 @@ def test_the_analysis_saw_only_training_images(finished_run: Path) -> None:
 
 
 def test_a_finished_run_resumes_to_the_same_and_is_not_overwritten(
-    config: Path, finished_run: Path, hs3: Call, fails: object
+    config: Path, finished_run: Path, tmp_path: Path, hs3: Call, fails: object
 ) -> None:
+    finished_run = copied(finished_run, tmp_path)
     before = (finished_run / "results.json").read_text()
     stamps = {p: p.stat().st_mtime_ns for p in finished_run.rglob("weights.safetensors")}
     arms = json.dumps(ARMS)
@@ -199,7 +206,10 @@ def test_profile_and_keys(config: Path, hs3: Call) -> None:
     assert any(row["key"] == "train.epochs" for row in hs3("keys")["keys"])
 
 
-def test_shown_results_name_the_winner(config: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shown_results_name_the_winner(
+    config: Path, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished_run = copied(finished_run, tmp_path)
     assert main(["run", str(config), "--run_dir", str(finished_run), "--resume"]) == 0
     out = capsys.readouterr().out
     assert "is ahead of" in out

@@ -48,15 +48,18 @@ class CheckReport:
 
 
 def check_dataset(
-    datasets: Mapping[str, SegmentationDataset], progress: Callable[[], None] | None = None
+    datasets: Mapping[str, SegmentationDataset],
+    progress: Callable[[], None] | None = None,
+    unopened: Mapping[str, DataError] | None = None,
 ) -> CheckReport:
     """Reads every sample of every split and collects what is wrong or odd.
 
     Args:
         datasets: Split name -> data set; the first is the training split.
         progress: Called after each sample.
+        unopened: Split name -> why it could not be opened at all, e.g. an image without a mask.
     """
-    findings: list[Finding] = []
+    findings = [Finding("error", split, str(error)) for split, error in (unopened or {}).items()]
     statistics = {}
     names: tuple[str, ...] = ()
     for split, dataset in datasets.items():

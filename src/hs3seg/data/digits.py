@@ -57,6 +57,8 @@ class DigitScenes:
 
     def read(self, index: int) -> Sample:
         """A scene with its labels."""
+        if not 0 <= index < self._num_images:
+            raise IndexError(f"scene {index} of {self._num_images}")
         image, mask, _ = self._compose(index)
         pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(mask)), f"{self.split}-{index:05}")
@@ -97,7 +99,8 @@ def _handwritings() -> tuple[list[Image.Image], NDArray[np.int64]]:
     values = load_digits()
     # Shuffled once, with a fixed seed: the file is ordered by writer.
     order = np.random.default_rng(1797).permutation(len(values.images))
-    scans = [Image.fromarray((image * (255 / 16)).astype(np.uint8)) for image in values.images[order]]
+    # Every scan touches its box; a margin keeps the strokes' ends round.
+    scans = [Image.fromarray((np.pad(image, 1) * (255 / 16)).astype(np.uint8)) for image in values.images[order]]
     return scans, values.target[order].astype(np.int64)
 
 
@@ -125,7 +128,7 @@ def _background(random: np.random.Generator, height: int, width: int) -> NDArray
 
 def _draw(scan: Image.Image, random: np.random.Generator, side: int) -> NDArray[np.float32]:
     """A handwriting at random scale and rotation, as ink 0..255."""
-    scale = int(side * random.uniform(0.42, 0.75))
+    scale = int(1.25 * side * random.uniform(0.42, 0.75))  # 10/8: the margin
     narrow = max(6, int(scale * random.uniform(0.8, 1.1)))
     large = scan.resize((narrow, scale), Image.Resampling.BICUBIC)
     turned = large.rotate(float(random.uniform(-15, 15)), Image.Resampling.BILINEAR, expand=True)

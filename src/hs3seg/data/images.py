@@ -111,6 +111,13 @@ def _open(path: Path) -> Image.Image:
 
 def _from_colours(pixels: NDArray[Any], taxonomy: Taxonomy, path: Path) -> NDArray[np.int64]:
     packed = pack_colours(pixels)
+    if len(set(taxonomy.colours)) < taxonomy.num_classes:
+        colours = taxonomy.colours
+        double = next(i for i, colour in enumerate(colours) if colour in colours[:i])
+        raise DataError(
+            f"classes '{taxonomy.names[colours.index(colours[double])]}' and '{taxonomy.names[double]}' have one"
+            f" colour, {colours[double]}, so the colours of {path} cannot tell them apart; correct taxonomy.toml"
+        )
     table = {int(pack_colours(np.array(colour))): index for index, colour in enumerate(taxonomy.colours)}
     values, inverse = np.unique(packed, return_inverse=True)
     ids = np.empty(len(values), np.int64)

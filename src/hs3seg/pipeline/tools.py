@@ -156,7 +156,12 @@ def profile_config(config: Config) -> dict[str, Any]:
 def check_step(config: Config) -> dict[str, Any]:
     """Reads every image and mask of every split and lists what is wrong; `exit_code` is 2 where something is."""
     splits = dict.fromkeys([config.data.train_split, *config.data.evaluate_splits])
-    datasets = {split: make_dataset(config, split) for split in splits}
+    datasets, unopened = {}, {}
+    for split in splits:
+        try:
+            datasets[split] = make_dataset(config, split)
+        except DataError as error:
+            unopened[split] = error
     with Reporter().task("check", sum(len(d) for d in datasets.values())) as task:
-        report = check_dataset(datasets, progress=lambda: task.advance(1))
+        report = check_dataset(datasets, progress=lambda: task.advance(1), unopened=unopened)
     return report.to_dict() | {"exit_code": 2 if report.has_errors else 0}

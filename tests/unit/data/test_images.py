@@ -123,3 +123,10 @@ def test_floating_point_files_are_refused(tmp_path: Path) -> None:
         read_mask(path, TAXONOMY)
     with pytest.raises(DataError, match=r"f.tif: has 32-bit values"):
         read_image(path)
+
+
+def test_two_classes_of_one_colour_cannot_be_told_apart(tmp_path: Path) -> None:
+    taxonomy = Taxonomy(("road", "car", "van"), ((1, 2, 3), (0, 0, 142), (0, 0, 142)))
+    path = save(tmp_path / "c.png", np.full((2, 2, 3), (0, 0, 142), np.uint8))
+    with pytest.raises(DataError, match=r"classes 'car' and 'van' have one colour, \(0, 0, 142\)"):
+        read_mask(path, taxonomy)

@@ -66,7 +66,9 @@ def _dispatch(words: list[str]) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     result, show = getattr(commands, options.command)(options, overrides)
-    if options.json:
+    if os.environ.get("RANK", "0") != "0":
+        pass  # of several processes the first one speaks
+    elif options.json:
         print(json.dumps(result, allow_nan=False))
     else:
         show(result)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import timm
-import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from hs3seg.nn.resize import concatenate, resize
 
 
 class HRNetV2(nn.Module):
@@ -79,11 +80,7 @@ class HRNetV2(nn.Module):
         maps = self.stage2([layer(x) for layer in self.transition1])
         maps = self.stage3(_widen(self.transition2, maps))
         maps = self.stage4(_widen(self.transition3, maps))
-        size = maps[0].shape[-2:]
-        resized = [maps[0]] + [
-            F.interpolate(m, size=size, mode="bilinear", align_corners=self.align_corners) for m in maps[1:]
-        ]
-        return torch.cat(resized, dim=1)
+        return concatenate(maps, (maps[0].shape[-2], maps[0].shape[-1]), self.align_corners)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K, H/4, W/4) of normalised images (N, 3, H, W)."""
@@ -122,8 +119,7 @@ class FusedBranches(nn.Module):
         for j, layer in enumerate(row):
             part = layer(maps[j])
             if j > i:
-                size = maps[i].shape[-2:]
-                part = F.interpolate(part, size=size, mode="bilinear", align_corners=self.align_corners)
+                part = resize(part, (maps[i].shape[-2], maps[i].shape[-1]), self.align_corners)
             total = part if total is None else total + part
         assert total is not None
         return F.relu(total)

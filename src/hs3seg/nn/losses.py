@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.errors import ConfigError, PlanError, nearest
+from hs3seg.nn.pixels import cross_entropy_sum, upsample
 from hs3seg.taxonomy import Grouping
 
 WeightKind = Literal["none", "inverse_log", "inverse_sqrt", "median"]
@@ -33,6 +34,8 @@ class CrossEntropy(nn.Module):
         self, class_weights: Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int = 255
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise ConfigError(f"label_smoothing = {label_smoothing}; give a share between 0 and 1, e.g. 0.1")
         self.register_buffer("class_weights", class_weights)
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
@@ -47,25 +50,9 @@ class CrossEntropy(nn.Module):
         Returns:
             Scalar; a batch without a labelled pixel gives a zero that has a gradient.
         """
-        logits = upsample(logits, labels)
-        losses = F.cross_entropy(
-            logits,
-            labels,
-            weight=self.class_weights,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
-        return losses / self._weight_of(labels)
-
-    def _weight_of(self, labels: Tensor) -> Tensor:
-        """Sum of the pixels' weights, at least a tiny number: torch divides zero by zero where nothing is labelled."""
-        valid = labels != self.ignore_index
-        if self.class_weights is None:
-            return valid.sum().clamp(min=1).to(torch.float32)
-        weights = F.pad(self.class_weights, (0, 1))  # the ignore label's weight is zero
-        index = torch.where(valid, labels, len(self.class_weights))
-        return weights[index].sum().clamp(min=1e-12)
+        losses, weight = cross_entropy_sum(logits, labels, self.class_weights, self.label_smoothing, self.ignore_index)
+        # At least a tiny number: torch divides zero by zero where nothing is labelled.
+        return losses / weight.clamp(min=1e-12)
 
 
 class Ohem(nn.Module):
@@ -88,6 +75,11 @@ class Ohem(nn.Module):
         ignore_index: int = 255,
     ) -> None:
         super().__init__()
+        if not 0 <= threshold <= 1 or min_kept < 1:
+            raise ConfigError(
+                f"ohem with threshold = {threshold}, min_kept = {min_kept}; threshold is a probability (0..1), min_kept"
+                " a number of pixels (at least 1)"
+            )
         self.register_buffer("class_weights", class_weights)
         self.threshold, self.min_kept, self.ignore_index = threshold, min_kept, ignore_index
 
@@ -172,14 +164,6 @@ class HierarchicalLoss(nn.Module):
         table: Tensor = getattr(self, f"_table{number}")
         valid = labels != self.ignore_index
         return torch.where(valid, table[torch.where(valid, labels, 0)], labels)
-
-
-def upsample(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits (N, k, h, w) in float32 at the labels' size: (N, k, H, W)."""
-    logits = logits.float()
-    if logits.shape[-2:] == labels.shape[-2:]:
-        return logits
-    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def group_class_weights(frequencies: Sequence[int], grouping: Grouping, kind: WeightKind) -> Tensor | None:

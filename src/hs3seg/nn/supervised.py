@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hs3seg.analysis import SupervisionPlan, deep_supervision
 from hs3seg.errors import NetworkError
 from hs3seg.nn.heads import StageHead
-from hs3seg.nn.taps import find_stages, merge_maps
+from hs3seg.nn.taps import find_stages, like_weights, merge_maps
 
 
 def supervise(
@@ -70,6 +70,8 @@ class Supervised(nn.Module):
         self.heads = nn.ModuleDict(
             {_key(stage.stage): StageHead(widths[stage.stage], stage.grouping.num_groups) for stage in plan.stages}
         )
+        weight = like_weights(example, net)
+        self.heads.to(weight.device, weight.dtype)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -88,8 +90,18 @@ class Supervised(nn.Module):
         return self.forward_with_features(images)[0]
 
     def forward_with_features(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """As `forward`, and the merged features (N, C_i, h_i, w_i) of every stage."""
+        """As `forward`, and the merged features (N, C_i, h_i, w_i) of every stage.
+
+        Raises:
+            NetworkError: a stage did not run, or the network was stripped.
+        """
         final = final_logits(self.net(images))
+        missed = [stage for stage in self.stages if stage not in self._caught]
+        if missed:
+            raise NetworkError(
+                f"stage '{missed[0]}' was not caught: after strip() call the network itself, and choose stages that"
+                " every forward pass runs"
+            )
         features = {stage: merge_maps(self._caught[stage], stage) for stage in self.stages}
         # Nothing is kept: features would hold on to the graph and break deepcopy.
         self._caught.clear()
@@ -102,6 +114,7 @@ class Supervised(nn.Module):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._caught.clear()
         return self.net
 
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
@@ -114,8 +127,7 @@ class Supervised(nn.Module):
         self.net.eval()
         try:
             with torch.no_grad():
-                parameter = next(self.net.parameters(), example)
-                self.net(example.to(parameter.device))
+                self.net(like_weights(example, self.net))
         finally:
             for module, mode in modes.items():
                 module.training = mode

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hs3seg.errors import NetworkError, nearest
+from hs3seg.nn.resize import concatenate
 
 Size = tuple[int, int]
 
@@ -37,14 +37,8 @@ def merge_maps(output: Any, stage: str) -> Tensor:
         )
     if len(maps) == 1:
         return maps[0]
-    size = max((tuple(m.shape[-2:]) for m in maps), key=lambda s: s[0] * s[1])
-    return torch.cat(
-        [
-            m if tuple(m.shape[-2:]) == size else F.interpolate(m, size=size, mode="bilinear", align_corners=False)
-            for m in maps
-        ],
-        dim=1,
-    )
+    size = max(_sizes(maps), key=lambda s: s[0] * s[1])
+    return concatenate(maps, size)
 
 
 def find_stages(
@@ -88,6 +82,12 @@ def find_stages(
             raise NetworkError(f"stage '{name}' gives no spatial map (N, C, H, W); choose another module")
     ends = {call.name: call.end for call in calls}
     return tuple(sorted(stages, key=lambda name: ends[name]))
+
+
+def like_weights(example: Tensor, net: nn.Module) -> Tensor:
+    """The example on the device and in the precision of a network's first weight."""
+    weight = next(net.parameters(), example)
+    return example.to(weight.device, weight.dtype if weight.is_floating_point() else example.dtype)
 
 
 @dataclass
@@ -143,8 +143,7 @@ def _dry_run(net: nn.Module, example: Tensor) -> list[_Call]:
     try:
         net.eval()
         with torch.no_grad():
-            parameter = next(net.parameters(), example)
-            net(example.to(parameter.device))
+            net(like_weights(example, net))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise NetworkError(
             f"the network cannot take an image of size {tuple(example.shape[-2:])}: {str(error).splitlines()[0]}"

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision
@@ -120,3 +122,32 @@ def test_criteria_are_made_per_stage() -> None:
         make_criteria(plan, class_weights="median")
     with pytest.raises(ConfigError, match="no.*labelled|labelled pixels"):
         make_criteria(plan, class_weights="median", frequencies=[0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"threshold": -0.1}, {"min_kept": 0}])
+def test_ohem_options_out_of_range(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        Ohem(**options)
+    with pytest.raises(ConfigError, match="label_smoothing = 2"):
+        CrossEntropy(label_smoothing=2)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    assignment=st.lists(st.integers(0, 5), min_size=2, max_size=9).filter(lambda a: len(set(a)) > 1),
+    seed=st.integers(0, 99),
+)
+def test_labels_are_remapped_as_the_grouping_does(assignment: list[int], seed: int) -> None:
+    grouping = Grouping.from_labels(assignment)
+    plan = SupervisionPlan(tuple(f"c{i}" for i in range(len(assignment))), (StagePlan("s", grouping, 0.5),))
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(0, len(assignment), (2, 6, 8), generator=generator)
+    targets[0, :3] = 255
+    outputs = {
+        "s": torch.randn(2, grouping.num_groups, 3, 4, generator=generator),
+        "final": torch.randn(2, len(assignment), 3, 4, generator=generator),
+    }
+    terms = HierarchicalLoss(plan).terms(outputs, targets)
+    oracle = CrossEntropy()(outputs["s"], torch.from_numpy(grouping.remap(targets.numpy())))
+    torch.testing.assert_close(terms["s"], oracle)
+    torch.testing.assert_close(terms["final"], CrossEntropy()(outputs["final"], targets))

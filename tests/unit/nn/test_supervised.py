@@ -1,14 +1,17 @@
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from hs3seg import networks
 from hs3seg.analysis import StagePlan, SupervisionPlan
 from hs3seg.errors import NetworkError
-from hs3seg.nn import HierarchicalLoss, Supervised, count_cost, final_logits, find_stages, supervise
+from hs3seg.nn import HierarchicalLoss, Supervised, count_cost, final_logits, find_stages, merge_maps, supervise
 from hs3seg.taxonomy import Grouping
 
 EXAMPLE = torch.zeros(1, 3, 64, 96)
@@ -225,3 +228,56 @@ def test_compiled_in_one_graph_and_exported() -> None:
     for name, value in expected.items():
         assert torch.equal(compiled[name], value)
         assert torch.equal(exported[name], value)
+
+
+def test_stripping_a_copy_leaves_the_original_supervised() -> None:
+    model = supervise(Residual(), num_classes=5, example=EXAMPLE).eval()
+    other = copy.deepcopy(model)
+    assert not any(m._forward_hooks for m in other.strip().modules())
+    assert list(model(EXAMPLE)) == [*model.stages, "final"]
+
+
+def test_a_stripped_model_says_so() -> None:
+    model = supervise(Residual(), num_classes=5, example=EXAMPLE).eval()
+    model.strip()
+    with pytest.raises(NetworkError, match=r"'layer2' was not caught: after strip\(\)"):
+        model(EXAMPLE)
+
+
+def test_heads_have_the_networks_precision_and_device() -> None:
+    model = supervise(Residual().double(), num_classes=5, example=EXAMPLE)
+    assert {value.dtype for value in model(EXAMPLE.double().repeat(2, 1, 1, 1)).values()} == {torch.float64}
+    empty = supervise(Residual().to("meta"), num_classes=5, example=EXAMPLE)
+    assert {p.device.type for p in empty.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("coarse", [None, [0, 0, 1, 1, 1]])
+def test_data_parallel_training_has_no_unused_parameter(coarse: list[int] | None, tmp_path: Path) -> None:
+    """DDP raises in the second step if a parameter got no gradient in the first."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        plan = SupervisionPlan(tuple("abcde"), ())
+        if coarse is not None:
+            plan = SupervisionPlan(tuple("abcde"), (StagePlan("layer2", Grouping.from_labels(coarse)),))
+        model = supervise(Residual(), plan=plan, example=EXAMPLE)
+        parallel = nn.parallel.DistributedDataParallel(model)
+        loss = HierarchicalLoss(plan)
+        for _ in range(2):
+            loss(parallel(torch.randn(2, 3, 64, 96)), torch.randint(0, 5, (2, 64, 96))).backward()
+        assert all(p.grad is not None for p in model.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4),
+    nested=st.booleans(),
+)
+def test_merged_maps_keep_every_channel_at_the_largest_size(sizes: list[tuple[int, int, int]], nested: bool) -> None:
+    maps = [torch.full((2, c, h, w), float(i)) for i, (c, h, w) in enumerate(sizes)]
+    merged = merge_maps((maps[:1], maps[1:]) if nested and len(maps) > 1 else maps, "s")
+    largest = max(((h, w) for _, h, w in sizes), key=lambda s: s[0] * s[1])
+    assert merged.shape == (2, sum(c for c, _, _ in sizes), *largest)
+    expected = [float(i) for i, (c, _, _) in enumerate(sizes) for _ in range(c)]
+    torch.testing.assert_close(merged.mean((0, 2, 3)), torch.tensor(expected))

@@ -1,10 +1,10 @@
-"""HRNetV2 for segmentation on timm's trunks.
+"""HRNetV2 for segmentation on timm's trunks, plain and with OCR.
 
 Shapes: N batch, K classes, C channels; H x W the image. `conv1 .. stage4` stand at the top level of the network, so
 that state-dict names equal the official code's and a tap is called `stage2`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import timm
@@ -12,38 +12,32 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hs3seg.nn.heads import StageHead
+from hs3seg.nn.ocr import AUX_WEIGHT, OCRBlock, set_bn_momentum
 from hs3seg.nn.resize import concatenate, resize
 
 
-class HRNetV2(nn.Module):
-    """Parallel branches at 1/4 .. 1/32; the last stage's maps, brought to 1/4 and concatenated, are classified.
+class HRNetTrunk(nn.Module):
+    """Parallel branches at 1/4 .. 1/32; the last stage's maps, brought to 1/4 and concatenated, are the features.
 
     Any image size works: a map is resized to the size of its partner, not by a fixed factor.
 
     Args:
         trunk: timm's name: `hrnet_w18_small`, `hrnet_w18_small_v2`, `hrnet_w18`, `hrnet_w48`.
-        num_classes: K.
         in_channels: Channels of the image.
-        align_corners: Of every bilinear resize; the official HRNetV2 code has False, HRNet-OCR True.
-        bn_momentum: The official code has 0.1 in HRNet-OCR and 0.01 in HRNetV2; 0.1 is torch's default and ours.
-        pretrained: Load timm's ImageNet weights into the trunk.
+        align_corners: Of every bilinear resize.
+        pretrained: Load timm's ImageNet weights.
     """
 
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
     std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+    full_size = False  # the official code gives logits at 1/4
 
     def __init__(
-        self,
-        trunk: str,
-        num_classes: int,
-        *,
-        in_channels: int = 3,
-        align_corners: bool = False,
-        bn_momentum: float = 0.1,
-        pretrained: bool = False,
+        self, trunk: str, *, in_channels: int = 3, align_corners: bool = False, pretrained: bool = False
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.in_channels = in_channels
         self.align_corners = align_corners
         source = timm.create_model(trunk, pretrained=pretrained, in_chans=in_channels, head="")
         self.conv1, self.bn1, self.act1 = source.conv1, source.bn1, source.act1
@@ -55,16 +49,7 @@ class HRNetV2(nn.Module):
         self.stage3: nn.Module = _stage(source.stage3, align_corners)
         self.transition3: nn.ModuleList = source.transition3
         self.stage4: nn.Module = _stage(source.stage4, align_corners)
-        channels = sum(source.stage4_cfg["num_channels"])
-        self.last_layer = nn.Sequential(
-            nn.Conv2d(channels, channels, 1),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, num_classes, 1),
-        )
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = bn_momentum
+        self.feature_channels: int = sum(source.stage4_cfg["num_channels"])
 
     def features(self, images: Tensor) -> Tensor:
         """Concatenated maps of stage 4.
@@ -82,10 +67,108 @@ class HRNetV2(nn.Module):
         maps = self.stage4(_widen(self.transition3, maps))
         return concatenate(maps, (maps[0].shape[-2], maps[0].shape[-1]), self.align_corners)
 
+    @property
+    def ocr_widths(self) -> tuple[int, int]:
+        """Mid and key channels of an OCR block: 512 and 256 on w48, in proportion (192 and 96) on w18."""
+        return (512, 256) if self.feature_channels >= 720 else (192, 96)
+
+    def drop_classifier(self) -> None:
+        """Removes what makes logits of the features; then only `features` can be called."""
+        for name in ("last_layer", "ocr", "cls_head"):
+            self._modules.pop(name, None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features, see `features`."""
+        return self.features(images)
+
+
+class HRNetV2(HRNetTrunk):
+    """The trunk and its classifier: 1x1, BatchNorm, ReLU, 1x1.
+
+    Args:
+        trunk: timm's name, see `HRNetTrunk`.
+        num_classes: K.
+        in_channels: Channels of the image.
+        align_corners: The official HRNetV2 code has False.
+        bn_momentum: The official HRNetV2 code has 0.01.
+        pretrained: Load timm's ImageNet weights into the trunk.
+    """
+
+    auxiliary: Mapping[str, float] = {}
+
+    def __init__(
+        self,
+        trunk: str,
+        num_classes: int,
+        *,
+        in_channels: int = 3,
+        align_corners: bool = False,
+        bn_momentum: float = 0.01,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__(trunk, in_channels=in_channels, align_corners=align_corners, pretrained=pretrained)
+        self.num_classes = num_classes
+        self.last_layer = StageHead(self.feature_channels, num_classes)
+        set_bn_momentum(self, bn_momentum)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K, H/4, W/4) of normalised images (N, 3, H, W)."""
         logits: Tensor = self.last_layer(self.features(images))
         return logits
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """`final`, as `forward`."""
+        return {"final": self(images)}
+
+
+class HRNetOCR(HRNetTrunk):
+    """The trunk, an OCR block and a 1x1 classifier.
+
+    Args:
+        trunk: timm's name, see `HRNetTrunk`.
+        num_classes: K.
+        mid: Channels of the OCR block.
+        key: Channels of its attention.
+        in_channels: Channels of the image.
+        align_corners: The official HRNet-OCR code has True, HMS False.
+        bn_momentum: The official code has 0.1.
+        dropout: Of the block's output, in training.
+        pretrained: Load timm's ImageNet weights into the trunk.
+    """
+
+    auxiliary: Mapping[str, float] = {"aux": AUX_WEIGHT}
+
+    def __init__(
+        self,
+        trunk: str,
+        num_classes: int,
+        *,
+        mid: int,
+        key: int,
+        in_channels: int = 3,
+        align_corners: bool = True,
+        bn_momentum: float = 0.1,
+        dropout: float = 0.05,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__(trunk, in_channels=in_channels, align_corners=align_corners, pretrained=pretrained)
+        self.num_classes = num_classes
+        self.ocr = OCRBlock(self.feature_channels, mid, key, num_classes, dropout)
+        self.cls_head = nn.Conv2d(mid, num_classes, 1)
+        set_bn_momentum(self, bn_momentum)
+
+    def parts(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """All logits at 1/4, and the enhanced features (N, mid, H/4, W/4) that `final` was made from."""
+        regions, enhanced = self.ocr(self.features(images))
+        return {"aux": regions, "final": self.cls_head(enhanced)}, enhanced
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K, H/4, W/4) of normalised images (N, 3, H, W)."""
+        return self.parts(images)[0]["final"]
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """`aux`, the logits of the object regions, and `final`: both (N, K, H/4, W/4)."""
+        return self.parts(images)[0]
 
 
 class FusedBranches(nn.Module):

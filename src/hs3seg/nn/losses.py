@@ -107,17 +107,26 @@ class HierarchicalLoss(nn.Module):
     Args:
         plan: Groups and gamma of each stage.
         ignore_index: Label that does not count; it stays as it is in every grouping.
-        criteria: Stage (and `final`) -> module of (logits, labels); default plain cross-entropy.
+        criteria: Stage, `final` or auxiliary output -> module of (logits, labels); default plain cross-entropy, for
+            auxiliary outputs that of `final`.
+        auxiliary: Weights of the network's own auxiliary outputs, which have all classes, e.g. `Supervised.auxiliary`.
     """
 
     def __init__(
-        self, plan: SupervisionPlan, ignore_index: int = 255, criteria: Mapping[str, nn.Module] | None = None
+        self,
+        plan: SupervisionPlan,
+        ignore_index: int = 255,
+        criteria: Mapping[str, nn.Module] | None = None,
+        auxiliary: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.plan = plan
         self.ignore_index = ignore_index
-        criteria = criteria or {}
-        names = [*plan.stage_names, "final"]
+        self.auxiliary = dict(auxiliary or {})
+        criteria = dict(criteria or {})
+        names = [*plan.stage_names, "final", *self.auxiliary]
+        if "final" in criteria:
+            criteria = dict.fromkeys(self.auxiliary, criteria["final"]) | criteria
         unknown = [name for name in criteria if name not in names]
         if unknown:
             raise PlanError(
@@ -138,16 +147,19 @@ class HierarchicalLoss(nn.Module):
         return self.combine(self.terms(outputs, labels))
 
     def terms(self, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """The unweighted loss of each stage and of `final`.
+        """The unweighted loss of each stage, of `final` and of each auxiliary output.
 
         Raises:
             PlanError: an output is missing.
         """
         found = {}
-        for number, name in enumerate([*self.plan.stage_names, "final"]):
+        stages = self.plan.stage_names
+        for number, name in enumerate([*stages, "final", *self.auxiliary]):
             if name not in outputs:
+                if name in self.auxiliary and not self.training:
+                    continue  # networks give them in training only
                 raise PlanError(f"no output '{name}' for the plan's loss; {nearest(name, outputs)}")
-            targets = labels if name == "final" else self._remap(labels, number)
+            targets = self._remap(labels, number) if number < len(stages) else labels
             found[name] = self.criteria[number](outputs[name], targets)
         return found
 
@@ -156,6 +168,9 @@ class HierarchicalLoss(nn.Module):
         total = terms["final"]
         for stage in self.plan.stages:
             total = total + stage.gamma * terms[stage.stage]
+        for name, weight in self.auxiliary.items():
+            if name in terms:
+                total = total + weight * terms[name]
         return total
 
     def _remap(self, labels: Tensor, number: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,10 @@ def supervise(
             raise NetworkError("supervise() needs a plan, or num_classes for deep supervision")
         names = tuple(f"class_{c}" for c in range(num_classes))
         plan = deep_supervision(names, find_stages(net, example, stages))
-    elif plan.stages:
-        order = find_stages(net, example, plan.stage_names)
-        if order != plan.stage_names:
+    tapped = tuple(stage for stage in plan.stage_names if stage not in _stages_inside(net, plan))
+    if tapped:
+        order = find_stages(net, example, tapped)
+        if order != tapped:
             raise NetworkError(f"the plan's stages run in the order {', '.join(order)}; list them shallow to deep")
     return Supervised(net, plan, example)
 
@@ -49,6 +50,11 @@ class Supervised(nn.Module):
     """A network and the heads of its stages; `strip()` gives the network back untouched.
 
     Use `supervise` to make one. State-dict names are `net.*` and `heads.*`; a dot in a stage's name becomes a slash.
+
+    A network may help: `outputs(images)`, used in training, gives `final` and its own auxiliary logits by name, whose
+    loss weights are in `auxiliary`; `stage_outputs` names stages (with their numbers of groups) whose logits are among
+    them, so that they need no head (HS3-Fuse); `passes` is how often its stages run, and `join` makes one map of
+    each stage's logits of two passes (HMS).
 
     Args:
         net: The network; hooks are put on its stages.
@@ -60,16 +66,15 @@ class Supervised(nn.Module):
         super().__init__()
         self.net = net
         self.plan = plan
-        self._caught: dict[str, Any] = {}
+        self._caught: dict[str, list[Any]] = {}
+        inside = _stages_inside(net, plan)
+        self._tapped = tuple(stage for stage in plan.stage_names if stage not in inside)
         modules = dict(net.named_modules())
         # A partial of a bound method, not a closure: it survives deepcopy, pickle and torch.compile.
-        self._handles = [
-            modules[stage].register_forward_hook(partial(self._catch, stage)) for stage in plan.stage_names
-        ]
+        self._handles = [modules[stage].register_forward_hook(partial(self._catch, stage)) for stage in self._tapped]
         widths = self._widths(example)
-        self.heads = nn.ModuleDict(
-            {_key(stage.stage): StageHead(widths[stage.stage], stage.grouping.num_groups) for stage in plan.stages}
-        )
+        sizes = {stage.stage: stage.grouping.num_groups for stage in plan.stages}
+        self.heads = nn.ModuleDict({_key(stage): StageHead(widths[stage], sizes[stage]) for stage in self._tapped})
         weight = like_weights(example, net)
         self.heads.to(weight.device, weight.dtype)
 
@@ -79,7 +84,7 @@ class Supervised(nn.Module):
         return self.plan.stage_names
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits of every stage, shallow to deep, then `final`.
+        """Logits of every stage, shallow to deep, then `final`, then the network's auxiliary outputs in training.
 
         Args:
             images: (N, 3, H, W), normalised.
@@ -90,24 +95,31 @@ class Supervised(nn.Module):
         return self.forward_with_features(images)[0]
 
     def forward_with_features(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """As `forward`, and the merged features (N, C_i, h_i, w_i) of every stage.
+        """As `forward`, and the merged features (N, C_i, h_i, w_i) of every tapped stage (of its last pass).
 
         Raises:
             NetworkError: a stage did not run, or the network was stripped.
         """
-        final = final_logits(self.net(images))
-        missed = [stage for stage in self.stages if stage not in self._caught]
+        given = self._run(images)
+        missed = [stage for stage in self._tapped if stage not in self._caught]
         if missed:
             raise NetworkError(
                 f"stage '{missed[0]}' was not caught: after strip() call the network itself, and choose stages that"
                 " every forward pass runs"
             )
-        features = {stage: merge_maps(self._caught[stage], stage) for stage in self.stages}
+        maps = {stage: [merge_maps(caught, stage) for caught in self._caught[stage]] for stage in self._tapped}
         # Nothing is kept: features would hold on to the graph and break deepcopy.
         self._caught.clear()
-        outputs: dict[str, Tensor] = {stage: self.heads[_key(stage)](features[stage]) for stage in self.stages}
-        outputs["final"] = final
-        return outputs, features
+        tapped = {stage: self._logits(stage, maps[stage], given) for stage in self._tapped}
+        names = [*self.stages, "final", *(self.auxiliary if self.training else ())]
+        outputs = {name: value for name in names if (value := tapped.get(name, given.get(name))) is not None}
+        return outputs, {stage: found[-1] for stage, found in maps.items()}
+
+    @property
+    def auxiliary(self) -> Mapping[str, float]:
+        """Loss weights of the network's own auxiliary outputs."""
+        weights: Mapping[str, float] = getattr(self.net, "auxiliary", {})
+        return weights
 
     def strip(self) -> nn.Module:
         """Removes hooks and heads; returns the very network that was given, with the same names and outputs."""
@@ -117,11 +129,28 @@ class Supervised(nn.Module):
         self._caught.clear()
         return self.net
 
+    def _run(self, images: Tensor) -> Mapping[str, Tensor]:
+        """What the network gives by name; without its auxiliary outputs where nobody needs them."""
+        inside = len(self._tapped) < len(self.stages)
+        joins = getattr(self.net, "passes", 1) > 1 and bool(self._tapped)
+        if inside or joins or (self.training and self.auxiliary):
+            given: Mapping[str, Tensor] = cast("Any", self.net).outputs(images)
+            return given
+        return {"final": final_logits(self.net(images))}
+
+    def _logits(self, stage: str, maps: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
+        logits = [self.heads[_key(stage)](m) for m in maps]
+        if len(logits) == 1:
+            single: Tensor = logits[0]
+            return single
+        joint: Tensor = cast("Any", self.net).join(*logits, given)
+        return joint
+
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        self._caught[stage] = output
+        self._caught.setdefault(stage, []).append(output)
 
     def _widths(self, example: Tensor) -> dict[str, int]:
-        if not self.plan.stages:
+        if not self._tapped:
             return {}
         modes = {module: module.training for module in self.net.modules()}
         self.net.eval()
@@ -131,7 +160,7 @@ class Supervised(nn.Module):
         finally:
             for module, mode in modes.items():
                 module.training = mode
-        widths = {stage: merge_maps(self._caught[stage], stage).shape[1] for stage in self.stages}
+        widths = {stage: merge_maps(self._caught[stage][0], stage).shape[1] for stage in self._tapped}
         self._caught.clear()
         return widths
 
@@ -144,7 +173,7 @@ def final_logits(output: Any) -> Tensor:
     """
     found = output
     if isinstance(found, Mapping):
-        found = found.get("out", found.get("logits"))
+        found = next((found[name] for name in ("out", "logits", "final") if name in found), None)
     elif not isinstance(found, Tensor) and hasattr(found, "logits"):
         found = found.logits
     elif isinstance(found, (list, tuple)) and found:
@@ -155,6 +184,20 @@ def final_logits(output: Any) -> Tensor:
             " 'out' or 'logits', or be a list that begins with them"
         )
     return found
+
+
+def _stages_inside(net: nn.Module, plan: SupervisionPlan) -> Mapping[str, int]:
+    """Stages whose logits the network makes itself; the plan must have them with the same numbers of groups."""
+    inside: Mapping[str, int] = getattr(net, "stage_outputs", {})
+    sizes = {stage.stage: stage.grouping.num_groups for stage in plan.stages}
+    for stage, groups in inside.items():
+        if sizes.get(stage) != groups:
+            found = f"{sizes[stage]} groups" if stage in sizes else "no such stage"
+            raise NetworkError(
+                f"the network was fused with {groups} groups on stage '{stage}', the plan has {found}; fuse it with"
+                " this plan"
+            )
+    return inside
 
 
 def _key(stage: str) -> str:

@@ -63,6 +63,7 @@ def find_stages(
         NetworkError: a name is not in the net (near ones are listed), never runs, runs twice or has no spatial map;
             or nothing was found.
     """
+    stages = getattr(net, "default_stages", "auto") if stages == "auto" else stages
     if not isinstance(stages, (str, int)):
         for name in stages:
             _check_name(net, name)
@@ -75,7 +76,8 @@ def find_stages(
         return _by_scale(calls, max_stages)
     for name in stages:
         runs = [call for call in calls if call.name == name]
-        if len(runs) != 1:
+        passes = getattr(net, "passes", 1)
+        if len(runs) != passes:
             times = "never runs" if not runs else f"runs {len(runs)} times"
             raise NetworkError(f"stage '{name}' {times} in a forward pass; a stage must run exactly once")
         if not runs[0].sizes:

@@ -1,10 +1,6 @@
-import hashlib
-import json
 import math
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,7 +8,7 @@ from safetensors.torch import save_file
 from hs3seg import networks
 from hs3seg.errors import CheckpointError, NetworkError
 from hs3seg.nn import count_cost
-from tests.conftest import shared
+from tests.unit.networks import parity
 
 # conv MACs and parameters of the design's table, made with the official code.
 TABLE = [
@@ -39,40 +35,14 @@ def test_any_image_size_works(size: tuple[int, int]) -> None:
     assert logits.shape == (1, 7, math.ceil(size[0] / 4), math.ceil(size[1] / 4))
 
 
-def value(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
-    """The reference's fill: every weight is made from its official name."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 2**32
-    if name.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    drawn = np.random.default_rng(seed).standard_normal(shape)
-    if name.endswith("running_var"):
-        return 0.5 + np.abs(drawn)
-    if name.endswith("running_mean"):
-        return 0.1 * drawn
-    if len(shape) == 1:
-        return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
-    return drawn * (gain * math.sqrt(2.0 / math.prod(shape[1:])))
-
-
 @pytest.mark.parametrize("fill", ["standard", "damped"])
 def test_parity_with_the_official_code(fill: str) -> None:
-    golden: dict[str, Any] = json.loads(shared("reference", "golden", "01_hrnetv2_w18_small_v2.json").read_text())
-    gain = golden["config"]["gain"][fill]
+    found = parity.golden("01_hrnetv2_w18_small_v2.json")
     net = networks.create("hrnet_w18", 19).double().eval()
-    names = golden["state_dict_shapes"]
-    assert set(net.state_dict()) == set(names)
-    net.load_state_dict({n: torch.as_tensor(value(n, tuple(shape), gain)) for n, shape in names.items()})
-    spec = golden["inputs"][0]
-    image = np.random.default_rng(spec["seed"]).standard_normal(spec["shape"])
+    assert set(net.state_dict()) == set(found["state_dict_shapes"])
+    net.load_state_dict(parity.official_state(found, fill))
     with torch.no_grad():
-        logits = net(torch.from_numpy(image))
-    expected = next(o for o in golden["outputs"] if o["fill"] == fill)["tensors"]["logits"]
-    assert list(logits.shape) == expected["shape"]
-    flat = logits.reshape(-1)[torch.tensor(expected["indices"])].numpy()
-    tolerance = 1e-9 * expected["abs_max"]
-    np.testing.assert_allclose(flat, expected["values"], rtol=0, atol=tolerance)
-    assert logits.mean().item() == pytest.approx(expected["mean"], abs=tolerance)
-    assert logits.argmax(1).sum().item() == expected["argmax_channel_sum"]
+        parity.agree(net(parity.image(found)), parity.expected(found, fill)["logits"])
 
 
 def test_initial_weights_follow_torchs_seed() -> None:
@@ -112,9 +82,9 @@ def test_partial_or_foreign_trunk_weights_are_refused(tmp_path: Path) -> None:
     state = networks.create("hrnet_w18_small", 3).state_dict()
     state.pop("conv1.weight")
     save_file(state, tmp_path / "partial.safetensors")
-    with pytest.raises(CheckpointError, match=r"1 tensors missing.*'conv1.weight'"):
+    with pytest.raises(CheckpointError, match=r"1 of \d+ tensors are missing \(conv1"):
         networks.create("hrnet_w18_small", 3, pretrained=tmp_path / "partial.safetensors")
-    with pytest.raises(CheckpointError, match="another shape|missing"):
+    with pytest.raises(CheckpointError, match="shape|missing"):
         networks.create("hrnet_w18", 3, pretrained=tmp_path / "partial.safetensors")
     with pytest.raises(CheckpointError, match="do not exist"):
         networks.create("hrnet_w18", 3, pretrained=tmp_path / "no.pth")

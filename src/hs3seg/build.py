@@ -4,7 +4,7 @@ Plain dictionaries map names to classes; nothing registers itself.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg import networks
-from hs3seg.analysis import SupervisionPlan
+from hs3seg.analysis import FusePlan, SupervisionPlan
 from hs3seg.config import Config, DataConfig, apply_overrides, config_from_dict
 from hs3seg.data import (
     CachedDataset,
@@ -94,12 +94,35 @@ def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
         pretrained=settings.pretrained,
         align_corners=settings.align_corners,
         bn_momentum=settings.bn_momentum,
+        dropout=settings.dropout,
+        mid=settings.mid,
+        key=settings.key,
     )
 
 
 def make_stages(config: Config, network: nn.Module) -> tuple[str, ...]:
     """Names of the supervised stages, shallow to deep."""
-    return find_stages(network, torch.zeros(1, 3, *network_size(config)), config.supervision.stages)
+    return find_stages(network, example_of(config, network), config.supervision.stages)
+
+
+def make_fuse(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy) -> SupervisionPlan:
+    """The plan with the widths of HS3-Fuse, chosen or found for the budget in `[fuse]`."""
+    settings = config.fuse
+    network = networks.fuse(
+        make_network(config, taxonomy),
+        plan,
+        mid=settings.mid,
+        key=settings.key,
+        gmacs=settings.gmacs,
+        size=network_size(config),
+    )
+    mid, key = network.widths
+    return replace(plan, name=f"{plan.name}, fused", fuse=FusePlan(mid, key))
+
+
+def example_of(config: Config, network: nn.Module) -> Tensor:
+    """An image (1, channels, H, W) of zeros, of the size at which the network is examined."""
+    return torch.zeros(1, getattr(network, "in_channels", 3), *network_size(config))
 
 
 def network_size(config: Config) -> tuple[int, int]:
@@ -108,14 +131,21 @@ def network_size(config: Config) -> tuple[int, int]:
 
 
 def make_supervised(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy) -> Supervised:
-    """The network with one head per stage of the plan."""
+    """The network with one head per stage of the plan, or fused where the plan says so."""
     plan.check(taxonomy.names)
     network = make_network(config, taxonomy)
-    return supervise(network, plan=plan, example=torch.zeros(1, 3, *network_size(config)))
+    example = example_of(config, network)
+    if plan.fuse is not None:
+        network = networks.fuse(network, plan, mid=plan.fuse.mid, key=plan.fuse.key)
+    return supervise(network, plan=plan, example=example)
 
 
-def make_loss(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy, labels: LabelStatistics) -> HierarchicalLoss:
-    """Eq. 1 with the config's per-pixel loss; class weights are recomputed for the groups of each stage."""
+def make_loss(config: Config, model: Supervised, taxonomy: Taxonomy, labels: LabelStatistics) -> HierarchicalLoss:
+    """Eq. 1 with the config's per-pixel loss; class weights are recomputed for the groups of each stage.
+
+    The network's own auxiliary outputs have their official weights, in every arm.
+    """
+    plan = model.plan
     settings = config.loss
     options: dict[str, Any] = {}
     if settings.kind == "ohem":
@@ -125,7 +155,7 @@ def make_loss(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy, labels:
     criteria = make_criteria(
         plan, kind=settings.kind, class_weights=settings.class_weights, frequencies=labels.frequencies, **options
     )
-    return HierarchicalLoss(plan, ignore_index=taxonomy.ignore_index, criteria=criteria)
+    return HierarchicalLoss(plan, ignore_index=taxonomy.ignore_index, criteria=criteria, auxiliary=model.auxiliary)
 
 
 def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: Runtime) -> TrainingLoader:

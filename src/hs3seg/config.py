@@ -79,8 +79,19 @@ class NetworkConfig(_Section):
         False,
         description="true = ImageNet weights through timm; a path = weights of the trunk in a local file",
     )
-    align_corners: bool = Field(False, description="bilinear convention inside the network")
-    bn_momentum: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="BatchNorm momentum")
+    align_corners: bool | None = Field(
+        None, description="bilinear convention inside the network; none = as its official code"
+    )
+    bn_momentum: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="BatchNorm momentum; none = as the official code (HRNetV2 0.01, others 0.1)"
+    )
+    dropout: Fraction | None = Field(None, description="of the decoder, in training; none = as the official code")
+    mid: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="OCR: channels of the block; none = 192 on w18, 512 on w48"
+    )
+    key: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="OCR: channels of its attention; none = 96 on w18, 256 on w48"
+    )
 
 
 class SupervisionConfig(_Section):
@@ -102,6 +113,20 @@ class SupervisionConfig(_Section):
     )
     aspect: Annotated[float, Field(gt=0)] = Field(
         1.652, description="width:height of the plot in which theta is measured"
+    )
+
+
+class FuseConfig(_Section):
+    """HS3-Fuse, the arm hs3_fuse (Sec. 3.2)."""
+
+    mid: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="channels of the final OCR block, halved per earlier stage; none = as the OCR network"
+    )
+    key: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="channels of its attention; none = half of mid, or as the OCR network"
+    )
+    gmacs: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="instead of mid: find the widths whose inference cost comes nearest to this budget"
     )
 
 
@@ -170,13 +195,14 @@ class Config(_Section):
     name: str = Field(description="name of the run, also of its folder")
     run_dir: str = Field("", description="folder of the run; empty = runs/NAME")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of initial weights, data order, augmentation and splits")
-    arms: tuple[Literal["none", "deep_supervision", "hs3", "random", "reversed"], ...] = Field(
+    arms: tuple[Literal["none", "deep_supervision", "hs3", "hs3_fuse", "random", "reversed"], ...] = Field(
         ("none", "deep_supervision", "hs3"), description="what to train; random and reversed are controls"
     )
     data: DataConfig
     augment: AugmentConfig
     network: NetworkConfig = NetworkConfig()
     supervision: SupervisionConfig = SupervisionConfig()
+    fuse: FuseConfig = FuseConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

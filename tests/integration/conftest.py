@@ -50,7 +50,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete tiny run of all arms."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    arms = '["none", "deep_supervision", "hs3", "random", "reversed"]'
+    arms = '["none", "deep_supervision", "hs3", "hs3_fuse", "random", "reversed"]'
     assert main(["run", str(config), "--run_dir", str(folder), "--arms", arms, "--json"]) == 0
     return folder
 

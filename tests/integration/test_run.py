@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hs3seg.analysis import SupervisionPlan, load_confusions, mean_iou
+from hs3seg.analysis import FusePlan, SupervisionPlan, load_confusions, mean_iou
 from hs3seg.cli import main
 from tests.integration.conftest import Call
 
-ARMS = ("none", "deep_supervision", "hs3", "random", "reversed")
+ARMS = ("none", "deep_supervision", "hs3", "hs3_fuse", "random", "reversed")
 
 
 def read(path: Path) -> dict:
@@ -61,6 +61,8 @@ def test_plans_are_what_their_arms_say(finished_run: Path) -> None:
     assert all(s.grouping.is_identity for s in plans["deep_supervision"].stages)
     assert [s.grouping for s in plans["reversed"].stages] == [s.grouping for s in reversed(hs3.stages)]
     assert plans["random"].num_groups == hs3.num_groups
+    assert plans["hs3_fuse"].stages == hs3.stages
+    assert plans["hs3_fuse"].fuse == FusePlan(192, 96)
 
 
 def test_arms_start_from_the_same_weights_and_end_apart(finished_run: Path) -> None:

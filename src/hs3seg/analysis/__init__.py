@@ -20,7 +20,7 @@ from hs3seg.analysis.confusion import (
     save_arrays,
     save_confusions,
 )
-from hs3seg.analysis.plan import StagePlan, SupervisionPlan
+from hs3seg.analysis.plan import FusePlan, StagePlan, SupervisionPlan
 from hs3seg.analysis.study import METHODS, Study, analyze
 from hs3seg.analysis.tradeoff import (
     DEFAULT_ASPECT,
@@ -35,6 +35,7 @@ from hs3seg.analysis.tradeoff import (
 __all__ = [
     "DEFAULT_ASPECT",
     "METHODS",
+    "FusePlan",
     "Reference",
     "StagePlan",
     "Study",

@@ -54,6 +54,24 @@ class StagePlan:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class FusePlan:
+    """Widths of HS3-Fuse (Sec. 3.2), which feeds what the stages learned back into the final segmentation.
+
+    Args:
+        mid: Channels of the final OCR block; each earlier stage has half of the next one's.
+        key: Channels of its attention, halved likewise.
+    """
+
+    mid: int
+    key: int
+
+    def __post_init__(self) -> None:
+        for name, value in (("mid", self.mid), ("key", self.key)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise PlanError(f"fuse: {name} = {value!r}; must be a number of channels, e.g. 192")
+
+
 @dataclass(frozen=True)
 class SupervisionPlan:
     """What every stage learns.
@@ -63,17 +81,21 @@ class SupervisionPlan:
         stages: Shallow to deep; may be empty.
         name: What made it: `deep_supervision`, `spectral`, ...
         notes: Plain values that say how it came about; they change nothing.
+        fuse: Widths of HS3-Fuse; None = the stages help in training only.
     """
 
     taxonomy_names: tuple[str, ...]
     stages: tuple[StagePlan, ...]
     name: str = "manual"
     notes: Mapping[str, Any] = field(default_factory=dict)
+    fuse: FusePlan | None = None
 
     def __post_init__(self) -> None:
         doubled = [name for name in self.taxonomy_names if self.taxonomy_names.count(name) > 1]
         if doubled:
             raise PlanError(f"class '{doubled[0]}' stands twice among the classes; names must be unique")
+        if self.fuse is not None and not self.stages:
+            raise PlanError("the plan has a [fuse] table but no stage to fuse; add a [[stage]] or remove [fuse]")
         names = [stage.stage for stage in self.stages]
         for stage in self.stages:
             if names.count(stage.stage) > 1:
@@ -144,6 +166,9 @@ class SupervisionPlan:
                 members = ", ".join(_toml_string(self.taxonomy_names[c]) for c in group)
                 lines.append(f"  [{members}],\n")
             lines.append("]\n")
+        if self.fuse is not None:
+            lines.append("\n# HS3-Fuse: channels of the final OCR block; each earlier stage has half of the next.\n")
+            lines.append(tomli_w.dumps({"fuse": {"mid": self.fuse.mid, "key": self.fuse.key}}))
         if self.notes:
             try:
                 notes = tomli_w.dumps({"notes": dict(self.notes)})
@@ -163,7 +188,7 @@ class SupervisionPlan:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise PlanError(f"{origin}: not a TOML file: {error}") from None
-        _known(values, ("name", "classes", "stage", "notes"), origin)
+        _known(values, ("name", "classes", "stage", "fuse", "notes"), origin)
         classes = values.get("classes")
         if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
             raise PlanError(
@@ -182,7 +207,7 @@ class SupervisionPlan:
             raise PlanError(f"{origin}: write one [[stage]] table (double brackets) per stage")
         try:
             stages = tuple(_read_stage(entry, classes) for entry in entries)
-            return cls(tuple(classes), stages, name, notes)
+            return cls(tuple(classes), stages, name, notes, _read_fuse(values.get("fuse")))
         except PlanError as error:
             raise PlanError(f"{origin}: {error}") from None
 
@@ -209,6 +234,14 @@ class SupervisionPlan:
     def save(self, path: Path) -> None:
         """Writes plan.toml, atomically."""
         write_atomically(Path(path), lambda temporary: temporary.write_text(self.to_toml(), encoding="utf-8"))
+
+
+def _read_fuse(entry: Any) -> FusePlan | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict) or set(entry) != {"mid", "key"}:
+        raise PlanError("fuse: write a [fuse] table with mid and key, e.g. mid = 192 and key = 96")
+    return FusePlan(entry["mid"], entry["key"])
 
 
 def _read_stage(entry: Mapping[str, Any], classes: Sequence[str]) -> StagePlan:

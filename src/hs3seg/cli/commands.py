@@ -126,15 +126,42 @@ def report(options: Namespace, _overrides: list[str]) -> Result:
 
 def profile(options: Namespace, overrides: list[str]) -> Result:
     """Cost of a network or of a config's arms."""
-    from hs3seg import networks, pipeline
+    from hs3seg import pipeline
 
     if options.list:
-        return {"networks": list(networks.names())}, show.files
+        return networks(options, overrides)
     if not options.network:
         raise ConfigError("`hs3 profile` needs a network's name or a config file; --list lists the networks")
     if not options.network.endswith(".toml"):
-        return pipeline.profile_network(options.network, options.classes, tuple(options.size)), show.cost
+        fuse, widths = _numbers("--fuse", options.fuse), _numbers("--widths", options.widths)
+        if widths and len(widths) != 2:
+            raise ConfigError(f"--widths {options.widths}; give two numbers, MID,KEY, e.g. --widths 192,96")
+        if options.gmacs is not None and (not fuse or widths):
+            raise ConfigError("--gmacs finds the widths of HS3-Fuse: give it with --fuse and without --widths")
+        found = pipeline.profile_network(
+            options.network,
+            options.classes,
+            tuple(options.size),
+            fuse=fuse,
+            widths=(widths[0], widths[1]) if widths else None,
+            gmacs=options.gmacs,
+        )
+        return found, show.cost
     return pipeline.profile_config(load_config(Path(options.network), overrides)), show.profile
+
+
+def networks(options: Namespace, _overrides: list[str]) -> Result:
+    """All networks with their cost."""
+    from hs3seg import pipeline
+
+    return pipeline.list_networks(options.classes, tuple(options.size)), show.networks
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in (text or "").split(",") if word.strip())
+    except ValueError:
+        raise ConfigError(f"{option} {text}; give whole numbers with commas, e.g. {option} 8,12") from None
 
 
 def data(options: Namespace, overrides: list[str]) -> Result:

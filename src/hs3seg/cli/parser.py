@@ -120,7 +120,14 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     profile.add_argument("network", nargs="?", help="a network's name or a config file")
     profile.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), default=(1024, 2048), help="input, pixels")
     profile.add_argument("--classes", type=int, default=19, metavar="K")
-    profile.add_argument("--list", action="store_true", help="list the networks")
+    profile.add_argument("--fuse", metavar="K1,K2", help="HS3-Fuse with these numbers of groups, shallow to deep")
+    profile.add_argument("--widths", metavar="MID,KEY", help="channels of the (final) OCR block")
+    profile.add_argument("--gmacs", type=float, help="with --fuse: find the widths nearest to this budget")
+    profile.add_argument("--list", action="store_true", help="list the networks, as `hs3 networks`")
+
+    networks = command("networks", "list the networks with parameters, GMACs and sources")
+    networks.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), default=(1024, 2048), help="input, pixels")
+    networks.add_argument("--classes", type=int, default=19, metavar="K")
 
     data = command("data", "check a data set before training on it", OVERRIDES)
     data.add_argument("action", choices=("check",))

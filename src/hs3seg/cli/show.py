@@ -8,7 +8,7 @@ from rich.table import Table
 
 from hs3seg.analysis import SupervisionPlan
 
-_ARM_NAMES = {"none": "no supervision", "deep_supervision": "deep supervision", "hs3": "HS3"}
+_ARM_NAMES = {"none": "no supervision", "deep_supervision": "deep supervision", "hs3": "HS3", "hs3_fuse": "HS3-Fuse"}
 
 
 def run(result: dict[str, Any]) -> None:
@@ -108,10 +108,33 @@ def cost(result: dict[str, Any]) -> None:
     """Cost of one network."""
     height, width = result["input_size"]
     console = Console()
-    console.print(f"{result['network']}, {height}x{width}, {result['num_classes']} classes")
+    fused = f", HS3-Fuse {result['fuse']} at mid, key = {result['widths']}" if "fuse" in result else ""
+    console.print(f"{result['network']}{fused}, {height}x{width}, {result['num_classes']} classes")
     console.print(f"  convolutions and linear  {result['conv_macs']:,} MACs ({result['conv_macs'] / 1e9:.2f} GMACs)")
     console.print(f"  attention matmuls        {result['matmul_macs']:,} MACs")
     console.print(f"  parameters               {result['parameters']:,}")
+    if "conv_macs_forward" in result:
+        console.print(
+            f"  without the auxiliary head, as it runs here at inference: {result['conv_macs_forward']:,} MACs"
+        )
+    table = Table()
+    for column in ("part", "GMACs", "attention GMACs", "parameters"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for name, part in result["parts"].items():
+        matmul = f"{part['matmul_macs'] / 1e9:.3f}" if part["matmul_macs"] else ""
+        table.add_row(name, f"{part['conv_macs'] / 1e9:.3f}", matmul, f"{part['parameters']:,}")
+    console.print(table)
+
+
+def networks(result: dict[str, Any]) -> None:
+    """All networks."""
+    height, width = result["input_size"]
+    table = Table(title=f"{height}x{width}, {result['num_classes']} classes")
+    for column in ("network", "GMACs", "parameters, M", "source"):
+        table.add_column(column, justify="left" if column in ("network", "source") else "right")
+    for row in result["networks"]:
+        table.add_row(row["name"], f"{row['conv_macs'] / 1e9:.1f}", f"{row['parameters'] / 1e6:.2f}", row["source"])
+    Console().print(table)
 
 
 def profile(result: dict[str, Any]) -> None:
@@ -120,7 +143,7 @@ def profile(result: dict[str, Any]) -> None:
     table = Table(title=f"{result['network']}, {height}x{width}, {result['num_classes']} classes")
     for column in ("", "GMACs", "parameters"):
         table.add_column(column, justify="right" if column else "left")
-    rows = {"inference, every arm": result["inference"]} | {f"training, {k}": v for k, v in result["training"].items()}
+    rows = {"inference": result["inference"]} | {f"training, {k}": v for k, v in result["training"].items()}
     for name, values in rows.items():
         table.add_row(name, f"{values['gmacs']:.3f}", f"{values['parameters']:,}")
     Console().print(table)

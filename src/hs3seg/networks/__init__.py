@@ -5,6 +5,7 @@ from hs3seg.networks.checkpoints import LoadReport, load_public_checkpoint, save
 from hs3seg.networks.fuse import FusedNetwork, fuse
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetOCR, HRNetV2
+from hs3seg.networks.sagate import SAGate
 
 __all__ = [
     "NETWORKS",
@@ -13,6 +14,7 @@ __all__ = [
     "HRNetV2",
     "LoadReport",
     "MultiScale",
+    "SAGate",
     "create",
     "fuse",
     "load_public_checkpoint",

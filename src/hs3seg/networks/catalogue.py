@@ -14,6 +14,7 @@ from hs3seg.errors import NetworkError, nearest
 from hs3seg.networks.checkpoints import load_public_checkpoint
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetOCR, HRNetV2
+from hs3seg.networks.sagate import SAGate
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ NETWORKS: dict[str, Entry] = {
     "hrnet_w48_ocr_hms": Entry(
         partial(_hms, mid=512, key=256), "hierarchical multi-scale attention (Tao et al., 2020) on HRNet-OCR w48"
     ),
+    "sagate_resnet101": Entry(SAGate, "SA-Gate (Chen et al., 2020): RGB and HHA or raw depth"),
 }
 
 _SETTABLE = ("in_channels", "depth_channels", "align_corners", "bn_momentum", "dropout", "mid", "key")

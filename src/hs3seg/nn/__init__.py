@@ -1,6 +1,6 @@
 """Taps, heads, the supervised wrapper and the hierarchical loss; plain arguments, no config."""
 
-from hs3seg.nn.cost import Cost, count_cost
+from hs3seg.nn.cost import Cost, count_cost, count_outputs, count_parts
 from hs3seg.nn.embeddings import ClassMeans
 from hs3seg.nn.heads import StageHead
 from hs3seg.nn.losses import CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
@@ -16,6 +16,8 @@ __all__ = [
     "StageHead",
     "Supervised",
     "count_cost",
+    "count_outputs",
+    "count_parts",
     "final_logits",
     "find_stages",
     "group_class_weights",

@@ -1,7 +1,9 @@
 """Multiply-accumulates and parameters of a network, where possible without computing anything."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,22 @@ class Cost:
         return self.conv_macs / 1e9
 
 
+class _Outputs(nn.Module):
+    """A network whose `outputs` is its forward pass."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Any:
+        return cast("Any", self.net).outputs(images)
+
+
+def count_outputs(module: nn.Module, shape: tuple[int, ...]) -> Cost:
+    """As `count_cost`, of `module.outputs(images)`: with the auxiliary heads that only training needs."""
+    return count_cost(_Outputs(module), shape)
+
+
 def count_cost(module: nn.Module, shape: tuple[int, ...]) -> Cost:
     """Counts one forward pass in evaluation mode.
 
@@ -42,6 +60,46 @@ def count_cost(module: nn.Module, shape: tuple[int, ...]) -> Cost:
         flops = _flops(copy.deepcopy(module).to("meta"), torch.empty(shape, device="meta"))
     except (RuntimeError, NotImplementedError):  # a network that looks at values cannot run without them
         flops = _flops(copy.deepcopy(module).cpu().float(), torch.zeros(shape))
+    return _cost(flops, parameters)
+
+
+def count_parts(module: nn.Module, shape: tuple[int, ...], inside: tuple[str, ...] = ()) -> dict[str, Cost]:
+    """Cost of each part, in the order of the module's children; their sum is `count_cost`.
+
+    Args:
+        module: As for `count_cost`.
+        shape: Of the input.
+        inside: Children that are opened: their own children are listed as `child.part`.
+    """
+    copied = copy.deepcopy(module).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        copied(torch.empty(shape, device="meta"))
+    counts = counter.get_flop_counts()
+    root = type(copied).__name__
+    parts: dict[str, nn.Module] = {}
+    for name, part in module.named_children():
+        opened = {f"{name}.{inner}": child for inner, child in part.named_children()} if name in inside else {}
+        parts |= opened or {name: part}
+    found = {}
+    for path, part in parts.items():
+        cost = _cost(_sum_within(counts, f"{root}.{path}", part), sum(p.numel() for p in part.parameters()))
+        if cost.parameters or cost.conv_macs or cost.matmul_macs:
+            found[path] = cost
+    return found
+
+
+def _sum_within(counts: Mapping[str, Mapping[Any, int]], path: str, part: nn.Module) -> dict[str, int]:
+    """Operator -> count of a part; one that never runs itself, such as a list, is the sum of what is in it."""
+    if path in counts:
+        return {str(op): count for op, count in counts[path].items()}
+    total: dict[str, int] = {}
+    for name, child in part.named_children():
+        for op, count in _sum_within(counts, f"{path}.{name}", child).items():
+            total[op] = total.get(op, 0) + count
+    return total
+
+
+def _cost(flops: dict[str, int], parameters: int) -> Cost:
     matmul = sum(count for op, count in flops.items() if any(name in op for name in _ATTENTION))
     return Cost((sum(flops.values()) - matmul) // 2, matmul // 2, parameters)
 

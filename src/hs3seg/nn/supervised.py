@@ -27,12 +27,13 @@ def supervise(
         stages: See `find_stages`; not used when a plan names them.
         plan: Groups per stage; None = deep supervision, every stage has all classes.
         num_classes: K, needed without a plan.
-        example: Images (N, 3, H, W) for the dry run that sizes the heads; default one of 3x128x128.
+        example: Images (N, 3, H, W) for the dry run that sizes the heads; default one of 128x128 pixels, with the
+            network's `in_channels` or 3 channels.
 
     Raises:
         NetworkError: a stage cannot be tapped, or neither plan nor num_classes is given.
     """
-    example = torch.zeros(1, 3, 128, 128) if example is None else example[:1]
+    example = torch.zeros(1, getattr(net, "in_channels", 3), 128, 128) if example is None else example[:1]
     if plan is None:
         if num_classes is None:
             raise NetworkError("supervise() needs a plan, or num_classes for deep supervision")

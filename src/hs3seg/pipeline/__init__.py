@@ -11,13 +11,21 @@ from hs3seg.pipeline.steps import (
     profile_step,
     train_step,
 )
-from hs3seg.pipeline.tools import check_step, predict_step, profile_config, profile_network, train_command
+from hs3seg.pipeline.tools import (
+    check_step,
+    list_networks,
+    predict_step,
+    profile_config,
+    profile_network,
+    train_command,
+)
 
 __all__ = [
     "Session",
     "analyze_step",
     "check_step",
     "evaluate_step",
+    "list_networks",
     "load_trained",
     "open_session",
     "plan_step",

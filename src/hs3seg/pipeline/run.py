@@ -10,7 +10,7 @@ from typing import Any
 
 from hs3seg import __version__
 from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision, random_control, reversed_order
-from hs3seg.build import make_network, make_stages
+from hs3seg.build import make_fuse, make_network, make_stages
 from hs3seg.config import Config
 from hs3seg.errors import RunFolderError
 from hs3seg.files import write_json
@@ -86,6 +86,7 @@ def _arm_plan(session: Session, arm: str, taxonomy: Taxonomy, stages: tuple[str,
         "none": lambda: no_supervision(taxonomy.names),
         "deep_supervision": lambda: deep_supervision(taxonomy.names, stages, gamma),
         "hs3": lambda: _hs3_plan(session, taxonomy, stages),
+        "hs3_fuse": lambda: make_fuse(config, _hs3_plan(session, taxonomy, stages), taxonomy),
         "random": lambda: random_control(_hs3_plan(session, taxonomy, stages), config.seed),
         "reversed": lambda: reversed_order(_hs3_plan(session, taxonomy, stages)),
     }

@@ -14,6 +14,7 @@ from hs3seg.analysis import SupervisionPlan, analyze, load_confusions, load_embe
 from hs3seg.build import (
     Trained,
     describe,
+    example_of,
     load_trained,
     make_dataset,
     make_evaluation_loader,
@@ -89,7 +90,7 @@ def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: st
         watched = _watch(session, config.data.evaluate_splits[0], mean.tolist(), std.tolist())
     job = Job(
         model=model,
-        loss=make_loss(config, plan, taxonomy, _label_statistics(session, dataset, folder)),
+        loss=make_loss(config, model, taxonomy, _label_statistics(session, dataset, folder)),
         loader=loader,
         settings=config.train,
         mean=mean,
@@ -190,16 +191,22 @@ def evaluate_step(session: Session, weights: Path, split: str, *, out: Path | No
 def profile_step(config: Config, taxonomy: Taxonomy, plans: Mapping[str, SupervisionPlan]) -> dict[str, Any]:
     """Parameters and GMACs of the plain network and of each arm in training, at the network's input size."""
     height, width = network_size(config)
-    plain = count_cost(make_network(config, taxonomy), (1, 3, height, width))
-    training = {
-        arm: count_cost(make_supervised(config, plan, taxonomy), (1, 3, height, width)) for arm, plan in plans.items()
-    }
+    network = make_network(config, taxonomy)
+    shape = tuple(example_of(config, network).shape)
+    plain = count_cost(network, shape)
+    training, inference = {}, {}
+    for arm, plan in plans.items():
+        model = make_supervised(config, plan, taxonomy)
+        training[arm] = count_cost(model, shape)
+        # Only HS3-Fuse changes what runs at inference.
+        inference[arm] = plain if plan.fuse is None else count_cost(model.strip(), shape)
     return {
         "network": config.network.name,
         "input_size": [height, width],
         "num_classes": taxonomy.num_classes,
         "inference": {"gmacs": plain.gmacs, "parameters": plain.parameters},
         "training": {arm: {"gmacs": cost.gmacs, "parameters": cost.parameters} for arm, cost in training.items()},
+        "inference_of": {arm: {"gmacs": cost.gmacs, "parameters": cost.parameters} for arm, cost in inference.items()},
     }
 
 
@@ -254,7 +261,9 @@ def _label_statistics(session: Session, dataset: SegmentationDataset, folder: Pa
 
 def plan_groups(plan: SupervisionPlan) -> list[Any]:
     """What of a plan the weights depend on."""
-    return [list(plan.taxonomy_names), [[s.stage, list(s.grouping.assignment), s.gamma] for s in plan.stages]]
+    stages = [[s.stage, list(s.grouping.assignment), s.gamma] for s in plan.stages]
+    fuse = [] if plan.fuse is None else [[plan.fuse.mid, plan.fuse.key]]
+    return [list(plan.taxonomy_names), stages, *fuse]
 
 
 def _hash(value: Any) -> str:

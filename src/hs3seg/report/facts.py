@@ -31,13 +31,15 @@ def cost_table(run: Run) -> str:
     for name in names:
         cost = _dict(training.get(name))
         macs, parameters = number(cost.get("gmacs")), number(cost.get("parameters"))
+        used = _dict(_dict(run.profile.get("inference_of")).get(name)) or inference
+        fused_macs, fused_parameters = number(used.get("gmacs")), number(used.get("parameters"))
         rows.append(
             [
                 escape(arm_title(name)),
                 _more(macs, plain_macs, _gmacs(macs)),
                 _more(parameters, plain_parameters, _millions(parameters)),
-                data(plain_macs, _gmacs(plain_macs)),
-                data(plain_parameters, _millions(plain_parameters)),
+                _more(fused_macs, plain_macs, _gmacs(fused_macs)),
+                _more(fused_parameters, plain_parameters, _millions(fused_parameters)),
             ]
         )
     head = ["Arm", "GMACs<br><small>training, forward</small>", "parameters, M<br><small>training</small>"]
@@ -52,9 +54,11 @@ def cost_words(run: Run) -> str:
     shown = (
         f"{size[0]} {TIMES} {size[1]} pixels" if isinstance(size, list) and len(size) == 2 else "the configured size"
     )
+    fused = " HS3-Fuse keeps its blocks." if "hs3_fuse" in run.arms else ""
     return (
         f"{run.profile.get('network', 'The network')}, one image of {shown}; multiply-accumulates of convolutions and"
-        " matrix products, 1 GMAC = 10⁹. Heads exist in training only: at inference every arm is the same network."
+        f" matrix products, 1 GMAC = 10⁹. Heads exist in training only: at inference every arm is the same"
+        f" network.{fused}"
     )
 
 

@@ -15,6 +15,7 @@ ARM_TITLES = {
     "none": "No supervision",
     "deep_supervision": "Deep supervision",
     "hs3": "HS3",
+    "hs3_fuse": "HS3-Fuse",
     "random": "Random groups (control)",
     "reversed": "Reversed order (control)",
     "phase_one": "Phase one (measuring run)",
@@ -29,7 +30,7 @@ def arm_title(name: str) -> str:
 def in_sentence(name: str) -> str:
     """An arm's title inside a sentence: `deep supervision`, but `HS3`."""
     title = arm_title(name)
-    return title[0].lower() + title[1:] if name in ARM_TITLES and name != "hs3" else title
+    return title[0].lower() + title[1:] if name in ARM_TITLES and not title.startswith("HS3") else title
 
 
 def clean(text: object) -> str:

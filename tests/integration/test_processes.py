@@ -38,7 +38,18 @@ def test_evaluation_is_identical_on_two_processes(finished_run: Path, tmp_path: 
 
 def test_a_whole_run_on_two_processes(config: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    torchrun("run", config, "--run_dir", folder, "--arms", '["hs3"]', "--train.epochs", "1", "--train.accumulate", "2")
+    torchrun(
+        "run",
+        config,
+        "--run_dir",
+        folder,
+        "--arms",
+        '["hs3", "hs3_fuse"]',
+        "--train.epochs",
+        "1",
+        "--train.accumulate",
+        "2",
+    )
     facts = json.loads((folder / "arms" / "hs3" / "train.json").read_text())
     assert facts["processes"] == 2
     assert facts["steps"] == 6  # the batch is shared, not doubled

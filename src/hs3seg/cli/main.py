@@ -66,6 +66,7 @@ def _dispatch(words: list[str]) -> int:
     except SystemExit as done:  # --help
         return int(done.code or 0)
     result, show = getattr(commands, options.command)(options, overrides)
+    _leave_together()
     if os.environ.get("RANK", "0") != "0":
         pass  # of several processes the first one speaks
     elif options.json:
@@ -73,3 +74,11 @@ def _dispatch(words: list[str]) -> int:
     else:
         show(result)
     return int(result.get("exit_code", 0)) if isinstance(result, dict) else 0
+
+
+def _leave_together() -> None:
+    """Ends the process group once all are done: a process that leaves early makes the others abort at their exit."""
+    distributed = sys.modules.get("torch.distributed")  # torch is not loaded for this
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()

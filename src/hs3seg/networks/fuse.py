@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.errors import NetworkError
+from hs3seg.networks.hms import MultiScale
 from hs3seg.nn import count_cost
 from hs3seg.nn.ocr import AUX_WEIGHT, OCRBlock
 from hs3seg.nn.resize import concatenate, resize
@@ -151,8 +152,10 @@ def fuse(
     gmacs: float | None = None,
     size: tuple[int, int] = (1024, 2048),
     dropout: float = 0.05,
-) -> FusedNetwork:
+) -> FusedNetwork | MultiScale:
     """HS3-Fuse on a network of ours: its trunk is kept, values included, its classifier is replaced.
+
+    HMS is fused inside and stays HMS.
 
     Args:
         net: From `create`; taken over, not copied.
@@ -169,6 +172,8 @@ def fuse(
     Raises:
         NetworkError: a stage is not in the network, the network cannot be fused, or the budget cannot be met.
     """
+    if isinstance(net, MultiScale):
+        return _fuse_inside(net, groups, mid=mid, key=key, gmacs=gmacs, size=size, dropout=dropout)
     if not hasattr(net, "features") or not hasattr(net, "num_classes"):
         raise NetworkError(
             f"HS3-Fuse needs a network of hs3seg.networks.create, which can give its features; {type(net).__name__}"
@@ -193,6 +198,22 @@ def fuse(
     if gmacs is not None:
         mid, key = solve_widths(net, source.num_classes, groups, gmacs, size)
     return FusedNetwork(net, source.num_classes, groups, mid=mid, key=key, dropout=dropout)
+
+
+def _fuse_inside(
+    net: MultiScale, groups: SupervisionPlan | Mapping[str, int], *, gmacs: float | None, **options: Any
+) -> MultiScale:
+    if gmacs is not None:
+        raise NetworkError("a budget for HMS is not solved; give widths (mid, key)")
+    if isinstance(groups, SupervisionPlan):
+        groups = {stage.stage: stage.grouping.num_groups for stage in groups.stages}
+    wrong = [stage for stage in groups if not stage.startswith("net.")]
+    if wrong:
+        raise NetworkError(f"stage '{wrong[0]}' of HMS is called 'net.{wrong[0]}': its network runs once per scale")
+    inner = fuse(net.net, {stage.removeprefix("net."): k for stage, k in groups.items()}, **options)
+    net.net = inner
+    net.fit_attention(inner.widths[0])
+    return net
 
 
 def solve_widths(

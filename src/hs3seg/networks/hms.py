@@ -53,7 +53,22 @@ class MultiScale(nn.Module):
     @property
     def stage_outputs(self) -> dict[str, int]:
         """Stages that `outputs` has logits of (HS3-Fuse inside), with their numbers of groups."""
-        return dict(getattr(self.net, "stage_outputs", {}))
+        inside: Mapping[str, int] = getattr(self.net, "stage_outputs", {})
+        return {f"net.{stage}": groups for stage, groups in inside.items()}
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Mid and key channels of the final OCR block, with HS3-Fuse inside."""
+        widths: tuple[int, int] = cast("Any", self.net).widths
+        return widths
+
+    def fit_attention(self, mid: int) -> None:
+        """A new attention where the enhanced features have another width than before."""
+        old = self.scale_attn.conv0
+        if old.in_channels != mid:
+            new = ScaleAttention(mid, old.out_channels)
+            set_bn_momentum(new, self.scale_attn.bn0.momentum or 0.1)
+            self.scale_attn = new.to(old.weight.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Joint logits (N, K, H, W) of the training's two scales."""
@@ -71,7 +86,8 @@ class MultiScale(nn.Module):
         high, _ = self._run(images, with_attention=False)
         assert attention is not None
         size = (images.shape[-2], images.shape[-1])
-        joint = {name: self._join(low[name], high[name], attention) for name in high}
+        own = {stage.removeprefix("net."): stage for stage in self.stage_outputs}
+        joint = {own.get(name, name): self._join(low[name], high[name], attention) for name in high}
         return joint | {
             "pred_0.5x": self._resize(low["final"], size),
             "pred_1.0x": high["final"],

@@ -14,8 +14,6 @@ from hs3seg.nn import HierarchicalLoss, Supervised, supervise
 
 NAMES = tuple("abcde")
 BIG = {"hrnet_w48", "hrnet_w48_ocr", "hrnet_w48_ocr_hms", "deeplabv3plus_wrn38", "sagate_resnet101"}
-# HMS is fused inside: MultiScale(fuse(...)), see test_hms.
-FUSABLE = [name for name in networks.names() if not name.endswith("_hms")]
 
 
 def plain(name: str) -> nn.Module:
@@ -45,7 +43,7 @@ def big(names: list[str]) -> list[Any]:
 CASES = [
     *[(plain, name) for name in networks.names()],
     *[(supervised, name) for name in networks.names()],
-    *[(fused, name) for name in FUSABLE],
+    *[(fused, name) for name in networks.names()],
 ]
 
 

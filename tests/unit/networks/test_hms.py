@@ -14,10 +14,13 @@ NAMES = tuple("abcdefg")
 
 def small(fused: bool = False) -> MultiScale:
     torch.manual_seed(0)
-    net: torch.nn.Module = HRNetOCR("hrnet_w18_small", len(NAMES), mid=16, key=8, align_corners=False)
+    net = MultiScale(HRNetOCR("hrnet_w18_small", len(NAMES), mid=16, key=8, align_corners=False), 16, bottleneck=8)
     if fused:
-        net = networks.fuse(net, {"stage2": 7, "stage3": 7}, mid=16, key=8)
-    return MultiScale(net, 16, bottleneck=8)
+        fuse = networks.fuse(net, {"net.stage2": 7, "net.stage3": 7}, mid=24, key=8)
+        assert fuse is net
+        assert net.widths == (24, 8)
+        assert net.scale_attn.conv0.in_channels == 24
+    return net
 
 
 @pytest.mark.slow
@@ -76,8 +79,8 @@ def test_stages_are_joined_too_and_every_parameter_learns(fused: bool) -> None:
     """With heads on a plain network, or with HS3-Fuse inside; Eq. 1 and the network's own terms."""
     net = small(fused)
     assert isinstance(net.net, FusedNetwork) == fused
-    stages = ("stage2", "stage3") if fused else find_stages(net, torch.zeros(1, 3, 64, 64))
-    assert fused or stages == ("net.stage2", "net.stage3")
+    stages = ("net.stage2", "net.stage3")
+    assert fused or stages == find_stages(net, torch.zeros(1, 3, 64, 64))
     model = supervise(net, plan=deep_supervision(NAMES, stages))
     outputs = model.train()(torch.randn(2, 3, 64, 64))
     assert list(outputs) == [*stages, "final", "aux", "pred_0.5x", "pred_1.0x"]

@@ -22,6 +22,7 @@ from hs3seg.data import (
     EvaluationTransform,
     FolderDataset,
     LabelStatistics,
+    NYUv2,
     SegmentationDataset,
     Subset,
     TrainingLoader,
@@ -50,6 +51,10 @@ def _camvid(data: DataConfig, split: str, _seed: int) -> SegmentationDataset:
     return CamVid(Path(data.root), split)
 
 
+def _nyuv2(data: DataConfig, split: str, _seed: int) -> SegmentationDataset:
+    return NYUv2(Path(data.root), split, depth=data.depth)
+
+
 def _digits(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
     sizes = dict(zip(("train", "val", "test"), data.num_images, strict=True))
     if split not in sizes:
@@ -60,13 +65,18 @@ def _digits(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
 _DATASETS: dict[str, Callable[[DataConfig, str, int], SegmentationDataset]] = {
     "folder": _folder,
     "camvid": _camvid,
+    "nyuv2": _nyuv2,
     "digits": _digits,
 }
+
+
+_WITH_DEPTH = ("nyuv2",)  # kinds
 
 
 def make_dataset(config: Config, split: str) -> SegmentationDataset:
     """A split of the config's data, by the data set's own name of it."""
     data = config.data
+    _channels(data)
     if data.kind != "digits":
         if not data.root:
             raise ConfigError(f"data.root is empty; say where the {data.kind} data is: --data.root FOLDER")
@@ -85,10 +95,16 @@ def make_subset(config: Config, train: SegmentationDataset, split: str) -> Segme
 
 
 def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
-    """The network with initial weights that depend on the seed alone: all arms start from the same ones."""
+    """The network with initial weights that depend on the seed alone: all arms start from the same ones.
+
+    Raises:
+        ConfigError: it takes another number of channels than the data has.
+    """
     torch.manual_seed(config.seed)
     settings = config.network
-    return networks.create(
+    channels = _channels(config.data)
+    with_depth = settings.name in networks.names() and "depth_channels" in networks.options_of(settings.name)
+    network = networks.create(
         settings.name,
         taxonomy.num_classes,
         pretrained=settings.pretrained,
@@ -97,7 +113,34 @@ def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
         dropout=settings.dropout,
         mid=settings.mid,
         key=settings.key,
+        depth_channels=max(1, channels - 3) if with_depth else None,
     )
+    taken = int(getattr(network, "in_channels", 3))
+    if taken != channels:
+        raise ConfigError(
+            f"data.depth = '{config.data.depth}' gives {channels} channels, network '{settings.name}' takes {taken};"
+            f" {_remedy(config.data)}"
+        )
+    return network
+
+
+def _channels(data: DataConfig) -> int:
+    """Channels of the data's images."""
+    if data.depth != "none" and data.kind not in _WITH_DEPTH:
+        raise ConfigError(
+            f"data.depth = '{data.depth}', but {data.kind} data has no depth; set data.depth = 'none'"
+            f" (data.kind with depth: {', '.join(_WITH_DEPTH)})"
+        )
+    return {"none": 3, "raw": 4}[data.depth]
+
+
+def _remedy(data: DataConfig) -> str:
+    """What to set where data and network do not fit."""
+    if data.depth != "none":
+        return "set data.depth = 'none', or network.name = 'sagate_resnet101'"
+    if data.kind in _WITH_DEPTH:
+        return "set data.depth = 'raw', or a network for RGB, e.g. network.name = 'hrnet_w18'"
+    return f"{data.kind} data has no depth: set a network for RGB, e.g. network.name = 'hrnet_w18'"
 
 
 def make_stages(config: Config, network: nn.Module) -> tuple[str, ...]:

@@ -29,8 +29,9 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Where images and masks come from."""
 
-    kind: Literal["folder", "camvid", "digits"] = Field(
-        description="folder = your images and masks; camvid = SegNet's layout; digits = embedded digit scenes"
+    kind: Literal["folder", "camvid", "nyuv2", "digits"] = Field(
+        description="folder = your images and masks; camvid = SegNet's layout; nyuv2 = train.txt and test.txt with"
+        " `rgb depth label` per line; digits = embedded digit scenes"
     )
     root: str = Field("", description="folder of the data set; not used by digits")
     images: str = Field("images", description="folder kind: name of the image folder below root")
@@ -40,6 +41,9 @@ class DataConfig(_Section):
     )
     taxonomy: str = Field(
         "", description="folder kind: taxonomy.toml; empty = ROOT/taxonomy.toml, else inferred from the masks"
+    )
+    depth: Literal["none", "raw"] = Field(
+        "none", description="nyuv2 kind: raw = the 8-bit depth is the fourth channel, for sagate_resnet101; none = RGB"
     )
     train_split: str = Field("train", description="split to train on")
     evaluate_splits: tuple[str, ...] = Field(("val",), description="splits to evaluate every arm on, at the end")

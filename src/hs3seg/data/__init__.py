@@ -5,9 +5,10 @@ from hs3seg.data.camvid import CamVid
 from hs3seg.data.check import CheckReport, Finding, check_dataset
 from hs3seg.data.digits import DigitScenes
 from hs3seg.data.folder import FolderDataset, infer_taxonomy
-from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
+from hs3seg.data.images import IMAGE_SUFFIXES, read_depth, read_image, read_mask
 from hs3seg.data.loader import EvaluationLoader, TrainingLoader
-from hs3seg.data.sample import Batch, Sample, SegmentationDataset
+from hs3seg.data.nyuv2 import NYUv2
+from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of
 from hs3seg.data.splits import Subset, analysis_split
 from hs3seg.data.statistics import LabelStatistics, class_frequencies
 from hs3seg.data.transforms import EvaluationTransform, TrainTransform
@@ -24,15 +25,18 @@ __all__ = [
     "Finding",
     "FolderDataset",
     "LabelStatistics",
+    "NYUv2",
     "Sample",
     "SegmentationDataset",
     "Subset",
     "TrainTransform",
     "TrainingLoader",
     "analysis_split",
+    "channels_of",
     "check_dataset",
     "class_frequencies",
     "infer_taxonomy",
+    "read_depth",
     "read_image",
     "read_mask",
 ]

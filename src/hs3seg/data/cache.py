@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.sample import Sample, SegmentationDataset
+from hs3seg.data.sample import Sample, SegmentationDataset, channels_of
 
 
 class CachedDataset:
@@ -14,6 +14,7 @@ class CachedDataset:
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.taxonomy, self.split = dataset.taxonomy, dataset.split
+        self.channels = channels_of(dataset)
         self._dataset = dataset
         self._kept: dict[int, tuple[Tensor, Tensor, str]] = {}
 

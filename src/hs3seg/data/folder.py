@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hs3seg.data.images import IMAGE_SUFFIXES, Encoding, pack_colours, raw_mask
-from hs3seg.data.pairs import pair_files, read_pair
+from hs3seg.data.pairs import pair_files, read_list, read_pair, unique_names
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
 from hs3seg.taxonomy import Taxonomy
@@ -55,7 +55,7 @@ class FolderDataset:
         self._encoding: Encoding = encoding
         self._ignore_ids = tuple(ignore_ids)
         self._pairs = find_pairs(Path(root), split, images, masks, seed)
-        self._names = _unique_names(Path(root), [image for image, _ in self._pairs])
+        self._names = unique_names(Path(root), [image for image, _ in self._pairs])
 
     @property
     def names(self) -> Sequence[str]:
@@ -83,7 +83,7 @@ def find_pairs(root: Path, split: str, images: str, masks: str, seed: int) -> li
         raise DataError(f"data folder '{root}' does not exist; give the top folder of images and masks")
     listed = root / f"{split}.txt"
     if listed.is_file():
-        return _read_list(root, listed)
+        return [(image, mask) for image, mask in read_list(root, listed)]
     for image_folder, mask_folder in (
         (root / images / split, root / masks / split),
         (root / split / images, root / split / masks),
@@ -111,7 +111,7 @@ def infer_taxonomy(root: Path, masks: str = "masks") -> Taxonomy:
     files = [
         p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and masks in p.relative_to(root).parts
     ]
-    files = files or [mask for path in sorted(root.glob("*.txt")) for _, mask in _read_list(root, path)]
+    files = files or [mask for path in sorted(root.glob("*.txt")) for _, mask in read_list(root, path)]
     if not files:
         raise DataError(f"no mask files below a folder '{masks}' in '{root}'; name the folder in data.masks")
     ids: set[int] = set()
@@ -147,45 +147,6 @@ def infer_taxonomy(root: Path, masks: str = "masks") -> Taxonomy:
     if not ranked:
         raise DataError(f"the masks in '{root}' are all black; list the classes in taxonomy.toml")
     return Taxonomy.from_names([f"colour_{c:06x}" for c in ranked], [(c >> 16, c >> 8 & 255, c & 255) for c in ranked])
-
-
-def _read_list(root: Path, listed: Path) -> list[tuple[Path, Path]]:
-    try:
-        text = listed.read_text(encoding="utf-8-sig")  # with or without the mark that Windows editors write
-    except UnicodeDecodeError:
-        raise DataError(f"{listed}: not UTF-8 text; save the list as UTF-8") from None
-    pairs = []
-    lines: dict[Path, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        parts = line.split("\t") if "\t" in line else line.split()
-        if len(parts) != 2:
-            raise DataError(
-                f"{listed}:{number}: '{line}' has {len(parts)} parts; write `image mask`, or a tab between them"
-            )
-        image, mask = (root / part.strip() for part in parts)
-        for path in (image, mask):
-            if not path.resolve().is_relative_to(root.resolve()):
-                raise DataError(f"{listed}:{number}: '{path}' lies outside '{root}'; entries are relative to it")
-            if not path.is_file():
-                raise DataError(f"{listed}:{number}: file '{path}' does not exist")
-        first = lines.setdefault(image.resolve(), number)
-        if first != number:
-            raise DataError(f"{listed}:{number}: image '{image}' already stands in line {first}; remove one of them")
-        pairs.append((image, mask))
-    if not pairs:
-        raise DataError(f"{listed}: the list is empty; write one `image mask` pair per line")
-    return pairs
-
-
-def _unique_names(root: Path, images: list[Path]) -> list[str]:
-    """The shortest of stem, path without suffix, path that tells all images apart."""
-    paths = [image.relative_to(root) for image in images]
-    for names in ([path.stem for path in paths], [path.with_suffix("").as_posix() for path in paths]):
-        if len(set(names)) == len(names):
-            return names
-    return [path.as_posix() for path in paths]
 
 
 def _cut(pairs: list[tuple[Path, Path]], split: str, seed: int) -> list[tuple[Path, Path]]:

@@ -76,6 +76,24 @@ def read_mask(
     return torch.from_numpy(ids)
 
 
+def read_depth(path: Path) -> Tensor:
+    """An 8-bit depth image as it is stored.
+
+    Returns:
+        (1, H, W) uint8.
+
+    Raises:
+        DataError: unreadable, or not one channel of 8 bits, whose unit would be another one.
+    """
+    image = _open(path)
+    if image.mode != "L":
+        raise DataError(
+            f"{path}: is a depth image of mode {image.mode}; only one channel of 8 bits (mode L) is read, where"
+            " metres = (v + 0.5) / 25.5; write 16-bit millimetres as v = round(0.0255 * millimetres - 0.5), 0..255"
+        )
+    return torch.from_numpy(np.array(image))[None]
+
+
 def raw_mask(path: Path) -> NDArray[Any]:
     """A mask file as it is: (H, W) ids, or (H, W, 3 or 4) colours. Palette images give their indices."""
     image = _open(path)

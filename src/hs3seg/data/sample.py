@@ -1,4 +1,4 @@
-"""What every data set gives: samples of one image and its labels."""
+"""What every data set gives: samples of one image and its labels. Shapes: C channels, the first three are RGB."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Sample:
     """One image with labels.
 
     Args:
-        image: (3, H, W) uint8, RGB.
+        image: (C, H, W) uint8: RGB, then depth where the data set has it.
         mask: (H, W) int64 class ids, or the taxonomy's ignore label.
         name: Unique in its split.
     """
@@ -30,7 +30,7 @@ class Batch:
     """Samples of one size.
 
     Args:
-        images: (N, 3, H, W) uint8.
+        images: (N, C, H, W) uint8.
         masks: (N, H', W') int64; in evaluation at label resolution.
         names: N names.
         indices: N positions in the data set.
@@ -47,7 +47,7 @@ class SegmentationDataset(Protocol):
     """A split of labelled images.
 
     `names` are unique; `read(i)` may be called in any order and from several processes; `files(i)` names the sample's
-    files in errors.
+    files in errors. One whose images have more than three channels says so: `channels`, see `channels_of`.
     """
 
     taxonomy: Taxonomy
@@ -68,3 +68,8 @@ class SegmentationDataset(Protocol):
 
     def files(self, index: int) -> tuple[str, ...]:
         """What to look at when something is wrong with a sample."""
+
+
+def channels_of(dataset: SegmentationDataset) -> int:
+    """Channels of a data set's images; 3 where it says nothing."""
+    return int(getattr(dataset, "channels", 3))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hs3seg.data.cache import CachedDataset
-from hs3seg.data.sample import Sample, SegmentationDataset
+from hs3seg.data.sample import Sample, SegmentationDataset, channels_of
 from hs3seg.errors import DataError
 
 
@@ -40,6 +40,7 @@ class Subset:
     def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], split: str) -> None:
         self.taxonomy = dataset.taxonomy
         self.split = split
+        self.channels = channels_of(dataset)
         self._dataset = dataset
         self._indices = tuple(indices)
 

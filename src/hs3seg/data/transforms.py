@@ -1,5 +1,9 @@
 """Augmentation for training and the resize of evaluation, on torchvision's transforms v2.
 
+Images have C channels. What moves pixels treats all alike, so depth is resampled bilinearly too: at the edge of an
+object a value between the near and the far one may come out. Depth values do not change with the scale. Colour changes
+the first three channels only.
+
 Images stay uint8: normalisation is done on the device. Random numbers come from torch's global generator, which the
 loader seeds per sample.
 """
@@ -16,6 +20,7 @@ from hs3seg.data.sample import Sample
 
 FILL = (124, 116, 104)
 """Colour of padding: ImageNet's mean, which normalises to about zero."""
+_DEPTH_FILL = 115  # padding of further channels: about zero for a network that has the mean of ImageNet's there
 
 
 class TrainTransform:
@@ -29,7 +34,7 @@ class TrainTransform:
         resize: (height, width) every image counts as having, before the random scale.
         scale: Range of the scale factor, drawn log-uniformly: halving is as likely as doubling.
         flip: Probability of a horizontal flip.
-        color_jitter: Brightness, contrast, saturation, hue; None = off.
+        color_jitter: Brightness, contrast, saturation, hue of RGB; None = off.
         ignore_index: Label of padding.
     """
 
@@ -47,7 +52,7 @@ class TrainTransform:
         self._jitter = v2.ColorJitter(*color_jitter) if color_jitter and any(color_jitter) else None
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """Image (3, h, w) uint8 and mask (h, w) int64 of the crop's size."""
+        """Image (C, h, w) uint8 and mask (h, w) int64 of the crop's size."""
         height, width = sample.image.shape[-2:]
         full = self.resize or (height, width)
         low, high = self.scale
@@ -69,7 +74,8 @@ class TrainTransform:
             interpolation=v2.InterpolationMode.NEAREST_EXACT,
         )[0]
         if self._jitter is not None:
-            image = self._jitter(tv_tensors.Image(image)).as_subclass(Tensor)
+            colour = self._jitter(tv_tensors.Image(image[:3])).as_subclass(Tensor)
+            image = colour if len(image) == 3 else torch.cat([colour, image[3:]])
         if float(torch.rand(())) < self.flip:
             image, mask = image.flip(-1), mask.flip(-1)
         return self._pad(image, mask, max(-top, 0), max(-left, 0))
@@ -78,7 +84,8 @@ class TrainTransform:
         height, width = image.shape[-2:]
         if (height, width) == self.crop:
             return image.contiguous(), mask.contiguous()
-        whole = torch.tensor(FILL, dtype=torch.uint8).view(3, 1, 1).repeat(1, *self.crop)
+        fill = torch.tensor([*FILL, *[_DEPTH_FILL] * (len(image) - 3)], dtype=torch.uint8)
+        whole = fill.view(-1, 1, 1).repeat(1, *self.crop)
         labels = torch.full(self.crop, self.ignore_index, dtype=torch.int64)
         whole[:, top : top + height, left : left + width] = image
         labels[top : top + height, left : left + width] = mask
@@ -96,7 +103,7 @@ class EvaluationTransform:
         self.resize = resize
 
     def __call__(self, sample: Sample) -> tuple[Tensor, Tensor]:
-        """Image (3, h, w) uint8 and mask (H, W) int64."""
+        """Image (C, h, w) uint8 and mask (H, W) int64."""
         image = sample.image.as_subclass(Tensor)
         if self.resize is not None and tuple(image.shape[-2:]) != self.resize:
             image = tvf.resize(image, list(self.resize), antialias=True)

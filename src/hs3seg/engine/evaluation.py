@@ -29,7 +29,7 @@ class Evaluation:
         num_images: Images seen.
         num_ignored_pixels: Pixels without a class.
         all_ignored: Names of images in which no pixel has a class; they are kept and count as ignored.
-        samples: Arrays for the report: `names`, and per sample `i/image`, `i/truth`, `i/STAGE`, `i/final`.
+        samples: Arrays for the report: `names`, and per sample `i/image` (RGB), `i/truth`, `i/STAGE`, `i/final`.
         embeddings: Per stage (K, C) mean feature of each class, where asked for.
     """
 
@@ -173,7 +173,10 @@ def _sample(
     image: Tensor, mask: Tensor, predictions: Mapping[str, Tensor], ignore_index: int
 ) -> dict[str, NDArray[Any]]:
     truth = torch.where(mask == ignore_index, 255, mask)
-    sample = {"image": image.permute(1, 2, 0).numpy(), "truth": truth.to(torch.uint8).numpy()}
+    sample = {
+        "image": image[:3].permute(1, 2, 0).numpy(),  # RGB, whatever channels follow
+        "truth": truth.to(torch.uint8).numpy(),
+    }
     return sample | {stage: value.to(torch.uint8).cpu().numpy() for stage, value in predictions.items()}
 
 

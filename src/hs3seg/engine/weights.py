@@ -31,7 +31,13 @@ def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -
         model: Its state dict is written in contiguous layout.
         description: JSON-able: network, taxonomy, plan, normalisation.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    places = set()
+    for name, value in model.state_dict().items():
+        tensor = value.detach().cpu().contiguous()
+        # A module under two names (SA-Gate's streams share shortcuts) is written twice: safetensors refuses aliases.
+        tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor
+        places.add(tensor.data_ptr())
     # One key: safetensors writes several in changing order, and equal weights shall be equal files.
     metadata = {_KEY: json.dumps({"format": FORMAT, "description": dict(description)}, sort_keys=True)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))

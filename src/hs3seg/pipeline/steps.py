@@ -28,8 +28,9 @@ from hs3seg.build import (
     normalisation,
 )
 from hs3seg.config import Config
-from hs3seg.data import LabelStatistics, SegmentationDataset, class_frequencies
+from hs3seg.data import LabelStatistics, SegmentationDataset, channels_of, class_frequencies
 from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished, train
+from hs3seg.errors import ConfigError
 from hs3seg.files import write_atomically, write_json
 from hs3seg.nn import count_cost
 from hs3seg.taxonomy import Taxonomy
@@ -213,6 +214,11 @@ def profile_step(config: Config, taxonomy: Taxonomy, plans: Mapping[str, Supervi
 def _evaluate(session: Session, trained: Trained, split: str, **options: Any) -> Evaluation:
     dataset = session.dataset(split)
     trained.model.plan.check(dataset.taxonomy.names)
+    if channels_of(dataset) != len(trained.mean):
+        raise ConfigError(
+            f"split '{split}' has images of {channels_of(dataset)} channels, network '{trained.config.network.name}'"
+            f" takes {len(trained.mean)}; set data.depth = '{trained.config.data.depth}', as it was trained"
+        )
     loader = make_evaluation_loader(session.config, dataset, session.runtime)
     return evaluate(
         trained.model, loader, session.runtime, session.reporter, mean=trained.mean, std=trained.std, **options

@@ -58,8 +58,14 @@ def predict_step(weights: Path, images: Sequence[Path], out: Path, *, output: st
 
     Raises:
         DataError: no such file, no image in a folder, or an unreadable image.
+        NetworkError: the network needs more than RGB.
     """
     trained = load_trained(weights)
+    if len(trained.mean) != 3:
+        raise NetworkError(
+            f"{weights}: '{trained.config.network.name}' takes {len(trained.mean)} channels, an image file has 3;"
+            f" RGB-D prediction needs a data set: hs3 evaluate {weights} --split SPLIT"
+        )
     runtime = make_runtime(trained.config)
     network = runtime.place(trained.model.strip()).eval()
     files = list(_image_files(images))

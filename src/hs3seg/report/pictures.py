@@ -70,7 +70,10 @@ def sample_tiles(run: Run, split: str) -> Iterator[tuple[str, list[Tile]]]:
     names = [str(name) for name in arrays.get("names", ())]
     for i, name in enumerate(names[:_LIMIT]):
         image, truth = arrays.get(f"{i}/image"), arrays.get(f"{i}/truth")
-        if image is None or truth is None or image.shape != (*truth.shape, 3) or truth.ndim != 2:
+        if image is None or truth is None or truth.ndim != 2 or image.ndim != 3:
+            continue
+        image = image[..., :3]  # RGB, whatever channels follow
+        if image.shape != (*truth.shape, 3):
             continue
         tiles = [
             Tile("image", f"{image.shape[1]} {TIMES} {image.shape[0]}", _small(Image.fromarray(image)), photo=True)

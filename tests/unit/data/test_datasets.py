@@ -12,9 +12,11 @@ from hs3seg.data import (
     CamVid,
     DigitScenes,
     FolderDataset,
+    NYUv2,
     SegmentationDataset,
     Subset,
     analysis_split,
+    channels_of,
     check_dataset,
     class_frequencies,
     infer_taxonomy,
@@ -22,6 +24,7 @@ from hs3seg.data import (
 from hs3seg.errors import DataError
 from hs3seg.taxonomy import Taxonomy
 from tests.conftest import shared
+from tests.unit.data.test_nyuv2 import write_nyuv2
 
 TAXONOMY = Taxonomy.from_names(["a", "b", "c"])
 
@@ -62,6 +65,8 @@ MAKERS = {
     "folder": folder,
     "listed": listed,
     "subset": subset,
+    "nyuv2": lambda root: NYUv2(write_nyuv2(root), "train"),
+    "nyuv2 with depth": lambda root: NYUv2(write_nyuv2(root), "train", depth="raw"),
     "digits": lambda _root: DigitScenes("train", 5),
 }
 
@@ -78,7 +83,7 @@ def test_contract(dataset: SegmentationDataset) -> None:
         sample = dataset.read(index)
         assert sample.name == name
         assert sample.image.dtype == torch.uint8
-        assert sample.image.shape == (3, *sample.mask.shape)
+        assert sample.image.shape == (channels_of(dataset), *sample.mask.shape)
         assert sample.mask.dtype == torch.int64
         labels = set(sample.mask.unique().tolist())
         assert labels <= {*range(dataset.taxonomy.num_classes), dataset.taxonomy.ignore_index}

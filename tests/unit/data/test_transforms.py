@@ -73,3 +73,38 @@ def test_evaluation_keeps_labels_at_their_resolution() -> None:
     assert torch.equal(mask, checked().mask)
     image, mask = EvaluationTransform()(checked())
     assert torch.equal(image, checked().image)
+
+
+def deep(sample: Sample) -> Sample:
+    """The sample with its first channel again as depth."""
+    image = sample.image.as_subclass(torch.Tensor)
+    return Sample(tv_tensors.Image(torch.cat([image, image[:1]])), sample.mask, sample.name)
+
+
+@pytest.mark.parametrize("crop", [(32, 48), (70, 100)])  # without and with padding
+def test_depth_moves_with_the_colours(crop: tuple[int, int]) -> None:
+    transform = TrainTransform(crop, scale=(0.75, 1.5), flip=0.5)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        image, mask = transform(checked(60, 90))
+        torch.manual_seed(seed)
+        with_depth, same_mask = transform(deep(checked(60, 90)))
+        assert with_depth.shape == (4, *crop)
+        assert torch.equal(mask, same_mask)
+        assert torch.equal(with_depth[:3], image)
+        padding = (image == torch.tensor(FILL)[:, None, None]).all(0) & (mask == 255)
+        assert torch.equal(with_depth[3][~padding], with_depth[0][~padding])
+        assert (with_depth[3][padding] == 115).all()
+    resized, _ = EvaluationTransform((20, 30))(deep(checked()))
+    assert resized.shape == (4, 20, 30)
+    assert torch.equal(resized[3], resized[0])
+
+
+def test_colour_leaves_depth_alone() -> None:
+    transform = TrainTransform((40, 60), scale=(1.0, 1.0), flip=0.0, color_jitter=(0.5, 0.5, 0.5, 0.1))
+    torch.manual_seed(0)
+    image, _ = transform(deep(checked()))
+    assert torch.equal(image[3], checked().image[0])
+    torch.manual_seed(0)
+    assert torch.equal(image[:3], transform(checked())[0])
+    assert not torch.equal(image[:3], checked().image)

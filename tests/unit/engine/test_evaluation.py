@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+from torchvision import tv_tensors
 
-from hs3seg.analysis import StagePlan, SupervisionPlan
-from hs3seg.data import EvaluationLoader, EvaluationTransform
+from hs3seg.analysis import StagePlan, SupervisionPlan, no_supervision
+from hs3seg.data import EvaluationLoader, EvaluationTransform, Sample
 from hs3seg.engine import Runtime, evaluate
 from hs3seg.nn import Supervised, supervise
 from hs3seg.taxonomy import Grouping
@@ -63,6 +67,22 @@ def test_samples_are_spread_and_hold_what_was_predicted(model: Supervised, runti
     assert found.samples["1/first"].max() < 2
     counted = np.bincount(found.samples["0/truth"].ravel(), minlength=256)
     assert counted[255] == 4
+
+
+def test_samples_of_images_with_depth_are_their_colours(runtime: Runtime) -> None:
+    class Deep(Colours):
+        channels = 4
+
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            return replace(sample, image=tv_tensors.Image(torch.cat([sample.image, sample.image[:1]])))
+
+    net = nn.Conv2d(4, 3, 1)
+    model = supervise(net, plan=no_supervision(Colours.taxonomy.names), example=torch.zeros(1, 4, 24, 32))
+    statistics = {"mean": torch.full((4,), 0.5), "std": torch.full((4,), 0.25)}
+    loader = EvaluationLoader(Deep(2), EvaluationTransform(), 2)
+    found = evaluate(model, loader, runtime, SILENT, num_samples=1, **statistics)
+    assert np.array_equal(found.samples["0/image"], Colours(2).read(0).image.permute(1, 2, 0).numpy())
 
 
 def test_class_means_equal_brute_force(model: Supervised, runtime: Runtime) -> None:

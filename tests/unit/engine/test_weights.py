@@ -22,6 +22,17 @@ def test_round_trip_keeps_bits_and_description(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), net.state_dict().values(), strict=True))
 
 
+def test_a_module_under_two_names_is_written_under_both(tmp_path: Path) -> None:
+    shared = nn.BatchNorm2d(4)
+    net = nn.ModuleDict({"a": shared, "b": shared})
+    save_weights(tmp_path / "w.safetensors", net, {})
+    tensors, _ = read_weights(tmp_path / "w.safetensors")
+    assert set(tensors) == set(net.state_dict())
+    other = nn.BatchNorm2d(4)
+    load_into(nn.ModuleDict({"a": other, "b": other}), tensors, "w")
+    assert torch.equal(other.weight, shared.weight)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", nn.Linear(2, 3), {})
     tensors, _ = read_weights(tmp_path / "w.safetensors")

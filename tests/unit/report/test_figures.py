@@ -220,6 +220,16 @@ def test_stage_tiles_are_judged_in_their_own_groups(street: Path) -> None:
         assert tile.note == f"{100 * right:.1f} % right"
 
 
+def test_pictures_of_images_with_depth_show_their_colours(street: Path) -> None:
+    run = load_run(street)
+    before = [tile.html("x") for _, tiles in sample_tiles(run, "val") for tile in tiles]
+    for arm in run.arms.values():
+        arrays = arm.samples["val"]
+        for key in [key for key in arrays if key.endswith("/image")]:
+            arrays[key] = np.concatenate([arrays[key], arrays[key][..., :1]], axis=-1)
+    assert [tile.html("x") for _, tiles in sample_tiles(run, "val") for tile in tiles] == before
+
+
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.integers(0, 100))
 def test_grouped_truth_equals_remap(assignment: list[int], seed: int) -> None:
     grouping = Grouping.from_labels(assignment)

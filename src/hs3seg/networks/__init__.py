@@ -2,6 +2,7 @@
 
 from hs3seg.networks.catalogue import NETWORKS, create, names, options_of
 from hs3seg.networks.checkpoints import LoadReport, load_public_checkpoint, save_public_checkpoint
+from hs3seg.networks.deeplab import DeepLabV3Plus
 from hs3seg.networks.fuse import FusedNetwork, fuse
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetOCR, HRNetV2
@@ -9,6 +10,7 @@ from hs3seg.networks.sagate import SAGate
 
 __all__ = [
     "NETWORKS",
+    "DeepLabV3Plus",
     "FusedNetwork",
     "HRNetOCR",
     "HRNetV2",

@@ -12,6 +12,7 @@ from torch import nn
 
 from hs3seg.errors import NetworkError, nearest
 from hs3seg.networks.checkpoints import load_public_checkpoint
+from hs3seg.networks.deeplab import DeepLabV3Plus
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetOCR, HRNetV2
 from hs3seg.networks.sagate import SAGate
@@ -46,6 +47,7 @@ NETWORKS: dict[str, Entry] = {
     "hrnet_w48_ocr_hms": Entry(
         partial(_hms, mid=512, key=256), "hierarchical multi-scale attention (Tao et al., 2020) on HRNet-OCR w48"
     ),
+    "deeplabv3plus_wrn38": Entry(DeepLabV3Plus, "DeepLabV3+ (Chen et al., 2018) on WideResNet-38, as NVIDIA has it"),
     "sagate_resnet101": Entry(SAGate, "SA-Gate (Chen et al., 2020): RGB and HHA or raw depth"),
 }
 

@@ -23,6 +23,7 @@ CASES = [
     ("hrnet_w18", {}, "keys_inverseform_onlyhrnet_w18.json", "inverseform"),
     ("hrnet_w48_ocr", {}, "keys_hms_ocr_w48.json", "hms-ocr"),
     ("hrnet_w48_ocr_hms", {}, "keys_hms_mscale_ocr_w48.json", "hms"),
+    ("deeplabv3plus_wrn38", {}, "keys_hms_deepv3plus_wrn38.json", "wrn38"),
     ("sagate_resnet101", {}, "keys_sagate_r101_nyu40.json", "sagate"),
 ]
 

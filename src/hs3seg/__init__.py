@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         mean_iou,
         tradeoff_curve,
     )
+    from hs3seg.networks import FusedSegmenter, fuse
     from hs3seg.nn import CrossEntropy, HierarchicalLoss, Ohem, Supervised, find_stages, supervise
     from hs3seg.taxonomy import Grouping, Taxonomy
 
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CrossEntropy",
+    "FusedSegmenter",
     "Grouping",
     "HierarchicalLoss",
     "Ohem",
@@ -40,19 +42,24 @@ __all__ = [
     "confusion_matrix",
     "deep_supervision",
     "find_stages",
+    "fuse",
     "iou_per_class",
     "mean_iou",
     "supervise",
     "tradeoff_curve",
 ]
 
-_TORCH = {"CrossEntropy", "HierarchicalLoss", "Ohem", "Supervised", "find_stages", "supervise"}
+_ROOMS = {
+    "taxonomy": {"Grouping", "Taxonomy"},
+    "nn": {"CrossEntropy", "HierarchicalLoss", "Ohem", "Supervised", "find_stages", "supervise"},
+    "networks": {"FusedSegmenter", "fuse"},
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'hs3seg' has no attribute '{name}'")
-    room = "nn" if name in _TORCH else "taxonomy" if name in ("Grouping", "Taxonomy") else "analysis"
+    room = next((room for room, names in _ROOMS.items() if name in names), "analysis")
     return getattr(import_module(f"hs3seg.{room}"), name)
 
 

@@ -32,7 +32,15 @@ from hs3seg.data import (
 )
 from hs3seg.engine import Runtime, load_into, read_weights
 from hs3seg.errors import CheckpointError, ConfigError
-from hs3seg.nn import HierarchicalLoss, Supervised, find_stages, make_criteria, supervise
+from hs3seg.nn import (
+    HierarchicalLoss,
+    InverseFormLoss,
+    Supervised,
+    find_stages,
+    load_inverse_net,
+    make_criteria,
+    supervise,
+)
 from hs3seg.taxonomy import Taxonomy
 
 
@@ -193,12 +201,23 @@ def make_loss(config: Config, model: Supervised, taxonomy: Taxonomy, labels: Lab
     options: dict[str, Any] = {}
     if settings.kind == "ohem":
         options = {"threshold": settings.ohem_threshold, "min_kept": settings.ohem_min_kept}
-    else:
+    elif settings.kind == "cross_entropy":
         options = {"label_smoothing": settings.label_smoothing}
     criteria = make_criteria(
-        plan, kind=settings.kind, class_weights=settings.class_weights, frequencies=labels.frequencies, **options
+        plan,
+        kind=settings.kind,
+        class_weights=settings.class_weights,
+        frequencies=labels.frequencies,
+        auxiliary=model.auxiliary,
+        **options,
     )
-    return HierarchicalLoss(plan, ignore_index=taxonomy.ignore_index, criteria=criteria, auxiliary=model.auxiliary)
+    extra: dict[str, tuple[nn.Module, float]] = {}
+    if settings.inverseform:
+        term = InverseFormLoss(load_inverse_net(Path(settings.inverseform)), ignore_index=taxonomy.ignore_index)
+        extra["inverseform"] = (term, settings.inverseform_weight)
+    return HierarchicalLoss(
+        plan, ignore_index=taxonomy.ignore_index, criteria=criteria, auxiliary=model.auxiliary, extra=extra
+    )
 
 
 def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: Runtime) -> TrainingLoader:

@@ -137,7 +137,11 @@ class FuseConfig(_Section):
 class LossConfig(_Section):
     """The per-pixel loss of the final output and of every stage."""
 
-    kind: Literal["cross_entropy", "ohem"] = Field("cross_entropy", description="ohem = hardest pixels only")
+    kind: Literal["cross_entropy", "ohem", "image_weighted", "rmi"] = Field(
+        "cross_entropy",
+        description="ohem = hardest pixels only; image_weighted = classes of small share in an image count more; rmi ="
+        " region mutual information, as HMS",
+    )
     class_weights: Literal["none", "inverse_log", "inverse_sqrt", "median"] = Field(
         "none", description="weights from pixel frequencies, recomputed for the groups of each stage"
     )
@@ -149,6 +153,13 @@ class LossConfig(_Section):
     )
     ohem_min_kept: Annotated[int, Field(ge=1)] = Field(
         131072, description="at least this many pixels of a batch are kept"
+    )
+    inverseform: str = Field(
+        "",
+        description="weights of InverseForm's network: adds its boundary term to the final output's loss; empty = off",
+    )
+    inverseform_weight: Annotated[float, Field(gt=0)] = Field(
+        0.3, description="of that term; its released code has 0.3"
     )
 
 

@@ -3,7 +3,7 @@
 from hs3seg.networks.catalogue import NETWORKS, create, names, options_of
 from hs3seg.networks.checkpoints import LoadReport, load_public_checkpoint, save_public_checkpoint
 from hs3seg.networks.deeplab import DeepLabV3Plus
-from hs3seg.networks.fuse import FusedNetwork, fuse
+from hs3seg.networks.fuse import FusedSegmenter, fuse
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetOCR, HRNetV2
 from hs3seg.networks.sagate import SAGate
@@ -11,7 +11,7 @@ from hs3seg.networks.sagate import SAGate
 __all__ = [
     "NETWORKS",
     "DeepLabV3Plus",
-    "FusedNetwork",
+    "FusedSegmenter",
     "HRNetOCR",
     "HRNetV2",
     "LoadReport",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hs3seg.errors import CheckpointError, nearest
 from hs3seg.files import write_atomically
-from hs3seg.networks.fuse import FusedNetwork
+from hs3seg.networks.fuse import FusedSegmenter
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetTrunk
 from hs3seg.networks.layouts import LAYOUTS, Layout, by_name, recognise
@@ -128,7 +128,12 @@ def save_public_checkpoint(net: nn.Module, path: Path, layout: str) -> None:
     left = [name for name in common if chosen.from_common(name) is None]
     official = {f"{chosen.prefix}{name}": value.cpu() for name, value in named.items() if name is not None}
     found = recognise(name.removeprefix(chosen.prefix) for name in official)
-    if (left and not chosen.trunk_only) or found is None or found.name != chosen.name or isinstance(net, FusedNetwork):
+    if (
+        (left and not chosen.trunk_only)
+        or found is None
+        or found.name != chosen.name
+        or isinstance(net, FusedSegmenter)
+    ):
         raise CheckpointError(
             f"a {type(net).__name__} cannot be written in the layout '{layout}'"
             + (f": it has no place for {_groups(left)}" if left else "")
@@ -161,7 +166,7 @@ def is_trunk(net: nn.Module, name: str) -> bool:
     """Whether a name of a network's state dict belongs to its trunk."""
     if isinstance(net, MultiScale):
         return name.startswith("net.") and is_trunk(net.net, name.removeprefix("net."))
-    if isinstance(net, FusedNetwork):
+    if isinstance(net, FusedSegmenter):
         inner = name.removeprefix("backbone.")
         return name.startswith("backbone.") and is_trunk(net.backbone, inner)
     if isinstance(net, HRNetTrunk):
@@ -203,7 +208,7 @@ def _from_common(net: nn.Module, name: str, layout: Layout) -> list[str]:
         if name.startswith("scale_attn."):
             return [name]
         return [f"net.{inner}" for inner in _from_common(net.net, name, layout)]
-    if isinstance(net, FusedNetwork):
+    if isinstance(net, FusedSegmenter):
         if name.startswith(("ocr.", "cls_head.")) and isinstance(net.backbone, HRNetTrunk):
             return [name]
         return [f"backbone.{inner}" for inner in _from_common(net.backbone, name, layout)]
@@ -231,7 +236,7 @@ def _widen(net: nn.Module, values: dict[str, Tensor], own: Mapping[str, Tensor])
     with zeros on both sides no gradient would ever flow.
     """
     prefix, inner = ("net.", net.net) if isinstance(net, MultiScale) else ("", net)
-    if not isinstance(inner, FusedNetwork):
+    if not isinstance(inner, FusedSegmenter):
         return []
     widened = []
     for layer, growing in _GROWING.items():

@@ -20,7 +20,7 @@ from hs3seg.nn.resize import concatenate, resize
 from hs3seg.nn.taps import find_stages, like_weights, merge_maps
 
 
-class FusedNetwork(nn.Module):
+class FusedSegmenter(nn.Module):
     """A network whose stages and final features are enhanced by OCR blocks (Fig. 3).
 
     Each stage has a block of half the next stage's width; its region logits have the stage's groups and are supervised
@@ -152,7 +152,7 @@ def fuse(
     gmacs: float | None = None,
     size: tuple[int, int] = (1024, 2048),
     dropout: float = 0.05,
-) -> FusedNetwork | MultiScale:
+) -> FusedSegmenter | MultiScale:
     """HS3-Fuse on a network of ours: its trunk is kept, values included, its classifier is replaced.
 
     HMS is fused inside and stays HMS.
@@ -197,7 +197,7 @@ def fuse(
     source.drop_classifier()
     if gmacs is not None:
         mid, key = solve_widths(net, source.num_classes, groups, gmacs, size)
-    return FusedNetwork(net, source.num_classes, groups, mid=mid, key=key, dropout=dropout)
+    return FusedSegmenter(net, source.num_classes, groups, mid=mid, key=key, dropout=dropout)
 
 
 def _fuse_inside(
@@ -222,7 +222,7 @@ def solve_widths(
     """The even mid, and key = mid / 2, whose inference cost is nearest to a budget.
 
     Args:
-        backbone: See `FusedNetwork`.
+        backbone: See `FusedSegmenter`.
         num_classes: K.
         groups: Stage -> k_i.
         gmacs: Convolution and linear multiply-accumulates / 1e9.
@@ -237,7 +237,7 @@ def solve_widths(
     def cost(mid: int) -> float:
         if mid not in taken:
             with torch.device("meta"):
-                network = FusedNetwork(copy.deepcopy(blank), num_classes, groups, mid=mid, key=mid // 2)
+                network = FusedSegmenter(copy.deepcopy(blank), num_classes, groups, mid=mid, key=mid // 2)
             taken[mid] = count_cost(network, (1, network.in_channels, *size)).gmacs
         return taken[mid]
 

@@ -21,7 +21,7 @@ class MultiScale(nn.Module):
     """A network with OCR (or HS3-Fuse) that weighs its own results at several scales.
 
     Args:
-        net: Gives `parts(images)` -> (logits by name, enhanced features); an HRNetOCR or a FusedNetwork.
+        net: Gives `parts(images)` -> (logits by name, enhanced features); an HRNetOCR or a FusedSegmenter.
         mid: Channels of the enhanced features.
         bottleneck: Channels inside the attention.
         low_scale: The lower of the two scales in training.

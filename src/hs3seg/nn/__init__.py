@@ -3,15 +3,22 @@
 from hs3seg.nn.cost import Cost, count_cost, count_outputs, count_parts
 from hs3seg.nn.embeddings import ClassMeans
 from hs3seg.nn.heads import StageHead
+from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
+from hs3seg.nn.inverseform import InverseFormLoss, InverseNet, load_inverse_net, train_inverse_net
 from hs3seg.nn.losses import CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
+from hs3seg.nn.rmi import RMI
 from hs3seg.nn.supervised import Supervised, final_logits, supervise
 from hs3seg.nn.taps import find_stages, merge_maps
 
 __all__ = [
+    "RMI",
     "ClassMeans",
     "Cost",
     "CrossEntropy",
     "HierarchicalLoss",
+    "ImageWeightedCrossEntropy",
+    "InverseFormLoss",
+    "InverseNet",
     "Ohem",
     "StageHead",
     "Supervised",
@@ -21,7 +28,9 @@ __all__ = [
     "final_logits",
     "find_stages",
     "group_class_weights",
+    "load_inverse_net",
     "make_criteria",
     "merge_maps",
     "supervise",
+    "train_inverse_net",
 ]

@@ -3,7 +3,7 @@
 Shapes: N batch, k groups of a stage, H x W the labels' size, h x w the logits'.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,9 +12,12 @@ from torch.nn import functional as F
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.errors import ConfigError, PlanError, nearest
+from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
 from hs3seg.nn.pixels import cross_entropy_sum, upsample
+from hs3seg.nn.rmi import RMI
 from hs3seg.taxonomy import Grouping
 
+LossKind = Literal["cross_entropy", "ohem", "image_weighted", "rmi"]
 WeightKind = Literal["none", "inverse_log", "inverse_sqrt", "median"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("none", "inverse_log", "inverse_sqrt", "median")
 
@@ -110,6 +113,7 @@ class HierarchicalLoss(nn.Module):
         criteria: Stage, `final` or auxiliary output -> module of (logits, labels); default plain cross-entropy, for
             auxiliary outputs that of `final`.
         auxiliary: Weights of the network's own auxiliary outputs, which have all classes, e.g. `Supervised.auxiliary`.
+        extra: Name -> (module of (logits, labels), weight): further terms on the final output, such as InverseForm's.
     """
 
     def __init__(
@@ -118,9 +122,12 @@ class HierarchicalLoss(nn.Module):
         ignore_index: int = 255,
         criteria: Mapping[str, nn.Module] | None = None,
         auxiliary: Mapping[str, float] | None = None,
+        extra: Mapping[str, tuple[nn.Module, float]] | None = None,
     ) -> None:
         super().__init__()
         self.plan = plan
+        self.extra = nn.ModuleDict({name: module for name, (module, _) in (extra or {}).items()})
+        self.extra_weights = {name: weight for name, (_, weight) in (extra or {}).items()}
         self.ignore_index = ignore_index
         self.auxiliary = dict(auxiliary or {})
         criteria = dict(criteria or {})
@@ -147,7 +154,7 @@ class HierarchicalLoss(nn.Module):
         return self.combine(self.terms(outputs, labels))
 
     def terms(self, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        """The unweighted loss of each stage, of `final` and of each auxiliary output.
+        """The unweighted loss of each stage, of `final`, of each auxiliary output, and the extra terms.
 
         Raises:
             PlanError: an output is missing.
@@ -161,6 +168,8 @@ class HierarchicalLoss(nn.Module):
                 raise PlanError(f"no output '{name}' for the plan's loss; {nearest(name, outputs)}")
             targets = self._remap(labels, number) if number < len(stages) else labels
             found[name] = self.criteria[number](outputs[name], targets)
+        for name, module in self.extra.items():
+            found[name] = module(outputs["final"], labels)
         return found
 
     def combine(self, terms: Mapping[str, Tensor]) -> Tensor:
@@ -168,7 +177,7 @@ class HierarchicalLoss(nn.Module):
         total = terms["final"]
         for stage in self.plan.stages:
             total = total + stage.gamma * terms[stage.stage]
-        for name, weight in self.auxiliary.items():
+        for name, weight in (self.auxiliary | self.extra_weights).items():
             if name in terms:
                 total = total + weight * terms[name]
         return total
@@ -219,22 +228,40 @@ def group_class_weights(frequencies: Sequence[int], grouping: Grouping, kind: We
 
 def make_criteria(
     plan: SupervisionPlan,
-    kind: Literal["cross_entropy", "ohem"] = "cross_entropy",
+    kind: LossKind = "cross_entropy",
     class_weights: WeightKind = "none",
     frequencies: Sequence[int] | None = None,
     ignore_index: int = 255,
+    auxiliary: Iterable[str] = (),
     **options: Any,
 ) -> dict[str, nn.Module]:
-    """One per-pixel loss for each stage and `final`, with class weights of that stage's groups.
+    """One per-pixel loss for each stage and `final`, made for that stage's number of groups and their frequencies.
 
     Args:
         plan: Stages and groups.
-        kind: `cross_entropy` or `ohem`.
-        class_weights: See `group_class_weights`.
+        kind: `cross_entropy`, `ohem`, `image_weighted` or `rmi`.
+        class_weights: See `group_class_weights`; for `cross_entropy` and `ohem`.
         frequencies: (K,) pixel counts per class; needed with class weights.
         ignore_index: Label that does not count.
-        options: Of `CrossEntropy` or `Ohem`.
+        auxiliary: Names of the network's auxiliary outputs. They have the loss of `final`; with `rmi` its
+            cross-entropy alone, as HMS has it.
+        options: Of the loss's class.
     """
+    if kind in ("image_weighted", "rmi"):
+        if class_weights != "none":
+            raise ConfigError(
+                f"class_weights = '{class_weights}' with the loss '{kind}', which takes none; set class_weights ="
+                " 'none'"
+            )
+        made = {"image_weighted": ImageWeightedCrossEntropy, "rmi": RMI}[kind]
+        sizes = {**plan.num_groups, "final": plan.num_classes}
+        criteria: dict[str, nn.Module] = {
+            name: made(groups, ignore_index=ignore_index, **options) for name, groups in sizes.items()
+        }
+        if kind == "rmi":
+            alone = RMI(plan.num_classes, ignore_index=ignore_index, bce_only=True)
+            criteria |= dict.fromkeys(auxiliary, alone)
+        return criteria
     if class_weights != "none" and frequencies is None:
         raise ConfigError(f"class_weights = '{class_weights}' needs the pixel frequencies of the training split")
     groupings = {stage.stage: stage.grouping for stage in plan.stages} | {"final": Grouping.identity(plan.num_classes)}

@@ -95,7 +95,7 @@ def test_an_ocr_checkpoint_into_hs3_fuse_leaves_the_function_as_it_was(inside_hm
     plain = small()
     save_public_checkpoint(plain, tmp_path / "ocr.pth", "hrnet-ocr")
     fused = networks.fuse(small(), {"stage2": 3, "stage3": 4}, mid=16, key=8).eval()
-    assert isinstance(fused, networks.FusedNetwork)
+    assert isinstance(fused, networks.FusedSegmenter)
     target: torch.nn.Module = MultiScale(fused, 16, bottleneck=8).eval() if inside_hms else fused
     report = load_public_checkpoint(target, tmp_path / "ocr.pth", allow_missing=("scale_attn.",))
     assert any("conv3x3_ocr.0.weight" in name for name in report.widened)

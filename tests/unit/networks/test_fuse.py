@@ -18,7 +18,7 @@ TABLE = [
 ]
 
 
-def small(groups: tuple[int, int] = (3, 5)) -> networks.FusedNetwork:
+def small(groups: tuple[int, int] = (3, 5)) -> networks.FusedSegmenter:
     net = networks.create("hrnet_w18_small_ocr", len(NAMES))
     return networks.fuse(net, {"stage2": groups[0], "stage3": groups[1]}, mid=16, key=8)
 

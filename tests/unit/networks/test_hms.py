@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from hs3seg import networks
 from hs3seg.analysis import deep_supervision
 from hs3seg.errors import NetworkError
-from hs3seg.networks import FusedNetwork, HRNetOCR, MultiScale
+from hs3seg.networks import FusedSegmenter, HRNetOCR, MultiScale
 from hs3seg.nn import HierarchicalLoss, find_stages, supervise
 from tests.unit.networks import parity
 
@@ -78,7 +78,7 @@ def test_wrong_scales_are_refused(scales: list[float]) -> None:
 def test_stages_are_joined_too_and_every_parameter_learns(fused: bool) -> None:
     """With heads on a plain network, or with HS3-Fuse inside; Eq. 1 and the network's own terms."""
     net = small(fused)
-    assert isinstance(net.net, FusedNetwork) == fused
+    assert isinstance(net.net, FusedSegmenter) == fused
     stages = ("net.stage2", "net.stage3")
     assert fused or stages == find_stages(net, torch.zeros(1, 3, 64, 64))
     model = supervise(net, plan=deep_supervision(NAMES, stages))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision
 from hs3seg.errors import ConfigError, PlanError
-from hs3seg.nn import CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
+from hs3seg.nn import RMI, CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
 from hs3seg.taxonomy import Grouping
 
 NAMES = ("a", "b", "c", "d")
@@ -151,3 +151,29 @@ def test_labels_are_remapped_as_the_grouping_does(assignment: list[int], seed: i
     oracle = CrossEntropy()(outputs["s"], torch.from_numpy(grouping.remap(targets.numpy())))
     torch.testing.assert_close(terms["s"], oracle)
     torch.testing.assert_close(terms["final"], CrossEntropy()(outputs["final"], targets))
+
+
+def test_every_kind_has_a_loss_for_each_stages_groups() -> None:
+    """RMI and image weights know their number of groups; RMI's auxiliary outputs have its cross-entropy alone."""
+    plan = SupervisionPlan(("a", "b", "c"), (StagePlan("s", Grouping.from_labels([0, 0, 1])),))
+    outputs = {"s": torch.randn(2, 2, 8, 8), "final": torch.randn(2, 3, 8, 8), "aux": torch.randn(2, 3, 8, 8)}
+    labels = torch.randint(0, 3, (2, 32, 32))
+    for kind in ("cross_entropy", "ohem", "image_weighted", "rmi"):
+        criteria = make_criteria(plan, kind=kind, auxiliary=("aux",))
+        loss = HierarchicalLoss(plan, criteria=criteria, auxiliary={"aux": 0.4})
+        terms = loss.terms(outputs, labels)
+        assert torch.isfinite(loss.combine(terms))
+        if kind == "rmi":
+            torch.testing.assert_close(terms["aux"], RMI(3, bce_only=True)(outputs["aux"], labels))
+            torch.testing.assert_close(terms["s"], RMI(2)(outputs["s"], torch.tensor([0, 0, 1])[labels]))
+    with pytest.raises(ConfigError, match="with the loss 'rmi', which takes none"):
+        make_criteria(plan, kind="rmi", class_weights="median", frequencies=[1, 2, 3])
+
+
+def test_extra_terms_look_at_the_final_output_and_have_their_weight() -> None:
+    plan = SupervisionPlan(("a", "b", "c"), ())
+    outputs, labels = {"final": torch.randn(2, 3, 8, 8)}, torch.randint(0, 3, (2, 8, 8))
+    loss = HierarchicalLoss(plan, extra={"smooth": (CrossEntropy(label_smoothing=0.5), 0.3)})
+    terms = loss.terms(outputs, labels)
+    torch.testing.assert_close(terms["smooth"], CrossEntropy(label_smoothing=0.5)(outputs["final"], labels))
+    torch.testing.assert_close(loss.combine(terms), terms["final"] + 0.3 * terms["smooth"])

@@ -37,7 +37,7 @@ class DeepLabV3Plus(nn.Module):
         in_channels: Channels of the image.
         align_corners: Of every bilinear resize.
         bn_momentum: Of every BatchNorm.
-        dropout: Of the trunk's last two blocks, in training; the official code has 0.3 and 0.5.
+        dropout: Of whole channels in the trunk's last two blocks, in training; the official code has 0.3 and 0.5.
     """
 
     mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
@@ -61,13 +61,16 @@ class DeepLabV3Plus(nn.Module):
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.align_corners = align_corners
-        self.backbone = WideResNet38(in_channels, (dropout, dropout) if isinstance(dropout, float) else dropout)
+        self.backbone = WideResNet38(in_channels, (dropout, dropout) if isinstance(dropout, int | float) else dropout)
         self.aspp = _Pyramid(4096, 256, align_corners)
         self.bot_fine = nn.Conv2d(128, 48, 1, bias=False)
         self.bot_aspp = nn.Conv2d(5 * 256, 256, 1, bias=False)
         self.final = nn.Sequential(
             *_norm_conv(256 + 48, 256, 3), *_norm_conv(256, 256, 3), nn.Conv2d(256, num_classes, 1, bias=False)
         )
+        for layer in self.final:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)  # the official code starts the decoder so, and nothing else
         set_bn_momentum(self, bn_momentum)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -147,7 +150,7 @@ class _Block(nn.Module):
             if number > 1:
                 layers[f"bn{number}"] = _norm(width)
             if number == len(channels) and dropout:
-                layers["dropout"] = nn.Dropout(dropout)
+                layers["dropout"] = nn.Dropout2d(dropout)  # whole channels, as the official trunk
             kernel = 1 if bottleneck and number != 2 else 3
             spread = dilation if kernel == 3 else 1
             layers[f"conv{number}"] = nn.Conv2d(

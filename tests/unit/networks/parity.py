@@ -60,5 +60,6 @@ def agree(tensor: Tensor, statistics: dict[str, Any]) -> None:
     np.testing.assert_allclose(flat, statistics["values"], rtol=0, atol=tolerance)
     assert tensor.mean().item() == pytest.approx(statistics["mean"], abs=tolerance)
     assert tensor.std(correction=0).item() == pytest.approx(statistics["std"], abs=tolerance)
+    assert tensor.abs().max().item() == pytest.approx(statistics["abs_max"], abs=tolerance)
     if "argmax_channel_sum" in statistics:
         assert tensor.argmax(1).sum().item() == statistics["argmax_channel_sum"]

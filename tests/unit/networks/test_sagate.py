@@ -1,5 +1,4 @@
 import copy
-import hashlib
 import json
 import math
 from typing import Any
@@ -14,21 +13,7 @@ from hs3seg.errors import NetworkError
 from hs3seg.networks.sagate import SAGate
 from hs3seg.nn import count_cost, find_stages, supervise
 from tests.conftest import shared
-
-
-def value(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
-    """The reference's fill: every weight is made from its official name (see the README beside the golden numbers)."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % 2**32
-    if name.endswith("num_batches_tracked"):
-        return np.zeros(shape, np.int64)
-    drawn = np.random.default_rng(seed).standard_normal(shape)
-    if name.endswith("running_var"):
-        return 0.5 + np.abs(drawn)
-    if name.endswith("running_mean"):
-        return 0.1 * drawn
-    if len(shape) == 1:
-        return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
-    return drawn * (gain * math.sqrt(2.0 / math.prod(shape[1:])))
+from tests.unit.networks.parity import agree, value
 
 
 def filled(gain: float, blocks: tuple[int, ...] = (3, 4, 23, 3)) -> SAGate:
@@ -46,17 +31,6 @@ def filled(gain: float, blocks: tuple[int, ...] = (3, 4, 23, 3)) -> SAGate:
 def inputs(seed: int, n: int, h: int, w: int) -> Tensor:
     both = [np.random.default_rng(s).standard_normal((n, 3, h, w)) for s in (seed, seed + 1000)]
     return torch.from_numpy(np.concatenate(both, axis=1))
-
-
-def agree(tensor: Tensor, expected: dict[str, Any]) -> None:
-    tolerance = 1e-9 * expected["abs_max"]
-    assert list(tensor.shape) == expected["shape"]
-    assert tensor.reshape(-1)[expected["indices"]].tolist() == pytest.approx(expected["values"], rel=0, abs=tolerance)
-    assert tensor.mean().item() == pytest.approx(expected["mean"], rel=0, abs=tolerance)
-    assert tensor.std(correction=0).item() == pytest.approx(expected["std"], rel=0, abs=tolerance)
-    assert tensor.abs().max().item() == pytest.approx(expected["abs_max"], rel=0, abs=tolerance)
-    if "argmax_channel_sum" in expected:
-        assert tensor.argmax(1).sum().item() == expected["argmax_channel_sum"]
 
 
 class Catch:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hs3seg.files import write_atomically, write_json
 from hs3seg.report import facts
+from hs3seg.report.cost import cost_figure, cost_points
 from hs3seg.report.curves import read_reference, tradeoff_figure, training_figures
 from hs3seg.report.figure import Figure
 from hs3seg.report.groups import tree_figures
@@ -270,7 +271,11 @@ def _training(page: _Page) -> str:
 
 def _cost(page: _Page) -> str:
     table = facts.cost_table(page.run)
-    return table + tag("p", escape(facts.cost_words(page.run)), class_="note") if table else ""
+    if not table:
+        return ""
+    figure = cost_figure(cost_points(page.run), page.run.profile.get("input_size", ()))
+    shown = page.figures([figure]) if figure is not None else ""
+    return table + tag("p", escape(facts.cost_words(page.run)), class_="note") + shown
 
 
 def _run(page: _Page) -> str:

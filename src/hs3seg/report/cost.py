@@ -1,0 +1,90 @@
+"""Accuracy against inference cost, the paper's Fig. 4."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hs3seg.report.canvas import Canvas, Point
+from hs3seg.report.figure import Axes, Figure, place_label
+from hs3seg.report.load import Run
+from hs3seg.report.markup import arm_title, number, percent
+from hs3seg.report.theme import stage_colour
+
+_PANEL = (430.0, 340.0)  # width, height
+
+
+@dataclass(frozen=True, slots=True)
+class CostPoint:
+    """One network.
+
+    Args:
+        name: Written beside it.
+        gmacs: At inference, one image, 1e9 multiply-accumulates.
+        miou: Split -> mIoU, fractions.
+    """
+
+    name: str
+    gmacs: float
+    miou: dict[str, float]
+
+
+def cost_points(run: Run) -> list[CostPoint]:
+    """Arms with their cost at inference; those without a score are left out."""
+    plain = _gmacs(run.profile.get("inference"))
+    own = run.profile.get("inference_of")
+    points = []
+    for name, arm in run.arms.items():
+        gmacs = _gmacs(own.get(name)) if isinstance(own, dict) and name in own else plain
+        miou = {split: s.miou for split, s in arm.scores.items() if s.miou is not None}
+        if gmacs is not None and miou:
+            points.append(CostPoint(arm_title(name), gmacs, miou))
+    return points
+
+
+def cost_figure(points: Sequence[CostPoint], size: Sequence[int] = ()) -> Figure | None:
+    """Draws mIoU against GMACs, one panel per split.
+
+    Args:
+        points: Networks.
+        size: Height and width that the cost was counted at.
+
+    Returns:
+        None where all cost the same: there is nothing to weigh.
+    """
+    if len({round(point.gmacs, 9) for point in points}) < 2:
+        return None
+    splits = list(dict.fromkeys(split for point in points for split in point.miou))
+    canvas = Canvas(_PANEL[0] * len(splits), _PANEL[1])
+    for index, split in enumerate(splits):
+        _panel(canvas, index * _PANEL[0], split, [p for p in points if split in p.miou], stage_colour(index), _of(size))
+    words = "; ".join(f"{p.name} {p.gmacs:.3g} GMACs" for p in points)
+    return Figure("miou-gmacs", canvas, f"mIoU against cost at inference: {words}", natural=True)
+
+
+def _panel(canvas: Canvas, left: float, split: str, points: list[CostPoint], colour: str, size: str) -> None:
+    scores = {point.name: point.miou[split] for point in points}
+    low, high = min(scores.values()), max(scores.values())
+    margin = max(0.005, 0.25 * (high - low))
+    axes = Axes(
+        canvas,
+        *(left + 54, 34, _PANEL[0] - 74, _PANEL[1] - 82),
+        x=(0, 1.25 * max(point.gmacs for point in points)),
+        y=(max(0.0, low - margin), min(1.0, high + margin)),
+    )
+    canvas.text(left + 54, 14, split, colour, 13, bold=True)
+    axes.frame(f"GMACs at inference{size}", "mIoU, %", percent=True)
+    taken: list[Point] = [axes.place(point.gmacs, point.miou[split]) for point in points for _ in range(4)]
+    # The best first: where two lie close together the upper one gets the label above.
+    for point in sorted(points, key=lambda point: -point.miou[split]):
+        place = axes.place(point.gmacs, point.miou[split])
+        title = f"{point.name}, {split}: {percent(point.miou[split])} % at {point.gmacs:.3g} GMACs"
+        canvas.disc(*place, 5, colour, title=title)
+        place_label(canvas, place, point.name, colour, taken)
+
+
+def _of(size: Sequence[int]) -> str:
+    return f", one image of {size[0]}x{size[1]}" if len(size) == 2 else ""
+
+
+def _gmacs(values: Any) -> float | None:
+    return number(values.get("gmacs")) if isinstance(values, dict) else None

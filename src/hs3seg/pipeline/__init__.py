@@ -1,6 +1,6 @@
 """The steps of a run as functions, file in and file out; and the run that calls them in order."""
 
-from hs3seg.build import load_trained
+from hs3seg.builders import load_trained
 from hs3seg.pipeline.run import run
 from hs3seg.pipeline.steps import (
     Session,

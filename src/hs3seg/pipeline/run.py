@@ -10,7 +10,7 @@ from typing import Any
 
 from hs3seg import __version__
 from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision, random_control, reversed_order
-from hs3seg.build import make_fuse, make_network, make_stages
+from hs3seg.builders import make_fuse, make_network, make_stages
 from hs3seg.config import Config
 from hs3seg.errors import RunFolderError
 from hs3seg.files import write_json

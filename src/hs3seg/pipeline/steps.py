@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hs3seg.analysis import SupervisionPlan, analyze, load_confusions, load_embeddings, save_confusions
-from hs3seg.build import (
+from hs3seg.builders import (
     Trained,
     describe,
     example_of,

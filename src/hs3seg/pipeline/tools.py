@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from hs3seg import networks
 from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision
-from hs3seg.build import (
+from hs3seg.builders import (
     Trained,
     load_trained,
     make_dataset,

@@ -1,0 +1,37 @@
+"""Config to objects: the only place that knows both sides.
+
+Plain dictionaries map names to classes; nothing registers itself.
+"""
+
+from hs3seg.builders.datasets import make_dataset, make_evaluation_loader, make_subset, make_training_loader
+from hs3seg.builders.model import (
+    example_of,
+    make_fuse,
+    make_loss,
+    make_network,
+    make_runtime,
+    make_stages,
+    make_supervised,
+    network_size,
+    normalisation,
+)
+from hs3seg.builders.trained import Trained, describe, load_trained
+
+__all__ = [
+    "Trained",
+    "describe",
+    "example_of",
+    "load_trained",
+    "make_dataset",
+    "make_evaluation_loader",
+    "make_fuse",
+    "make_loss",
+    "make_network",
+    "make_runtime",
+    "make_stages",
+    "make_subset",
+    "make_supervised",
+    "make_training_loader",
+    "network_size",
+    "normalisation",
+]

@@ -1,0 +1,68 @@
+"""Networks from weight files that describe themselves."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hs3seg.analysis import SupervisionPlan
+from hs3seg.builders.model import make_supervised, normalisation
+from hs3seg.config import Config, apply_overrides, config_from_dict
+from hs3seg.engine import load_into, read_weights
+from hs3seg.errors import CheckpointError
+from hs3seg.nn import Supervised
+from hs3seg.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that came out of a training, with what is needed to use it."""
+
+    model: Supervised
+    taxonomy: Taxonomy
+    mean: Tensor
+    std: Tensor
+    config: Config
+    identity: dict[str, Any]
+
+
+def describe(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy, identity: dict[str, Any]) -> dict[str, Any]:
+    """What a weight file says about itself, so that it can be used without its run folder."""
+    return {
+        # Where the run lies says nothing about its weights: equal trainings shall give equal files.
+        "config": config.model_dump(mode="json") | {"run_dir": ""},
+        "plan": plan.to_toml(),
+        "taxonomy": taxonomy.to_dict(),
+        "identity": identity,
+    }
+
+
+def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
+    """Builds the network that a weight file describes and fills it.
+
+    Args:
+        path: A weights.safetensors file, or the folder that holds one.
+        overrides: `--section.key value` words laid over the stored config, e.g. another data.root.
+
+    Raises:
+        CheckpointError: no such file, truncated, a pickle, or weights of another network.
+    """
+    if path.is_dir():
+        path = path / "weights.safetensors"
+    tensors, description = read_weights(path)
+    try:
+        values, plan_text, names = description["config"], description["plan"], description["taxonomy"]
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{path}: its description lacks config, plan or taxonomy; train again") from None
+    apply_overrides(values, overrides)
+    # The file holds all weights: the pretrained ones are not needed again.
+    values["network"]["pretrained"] = False
+    config = config_from_dict(values, str(path))
+    taxonomy = Taxonomy.from_dict(names)
+    plan = SupervisionPlan.from_toml(plan_text, str(path))
+    model = make_supervised(config, plan, taxonomy)
+    load_into(model, tensors, str(path))
+    mean, std = normalisation(model.net)
+    return Trained(model.eval(), taxonomy, mean, std, config, dict(description.get("identity", {})))

@@ -1,0 +1,33 @@
+"""The run's configuration: frozen sections, one TOML file, no inheritance.
+
+A config file states a complete run. `load_config` reads it, lays `--section.key value` overrides over it and checks
+every key and value in one place, so that a typo in the file and one on the command line get the same answer.
+"""
+
+from hs3seg.config.data import AugmentConfig, DataConfig
+from hs3seg.config.load import apply_overrides, config_from_dict, describe_keys, load_config
+from hs3seg.config.sections import (
+    Config,
+    EvaluationConfig,
+    FuseConfig,
+    LossConfig,
+    NetworkConfig,
+    SupervisionConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "FuseConfig",
+    "LossConfig",
+    "NetworkConfig",
+    "SupervisionConfig",
+    "TrainConfig",
+    "apply_overrides",
+    "config_from_dict",
+    "describe_keys",
+    "load_config",
+]

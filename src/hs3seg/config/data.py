@@ -1,0 +1,63 @@
+"""The sections of data and augmentation."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+
+class Section(BaseModel):
+    """A table of the config: frozen, without unknown keys, types taken strictly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataConfig(Section):
+    """Where images and masks come from."""
+
+    kind: Literal["folder", "camvid", "nyuv2", "digits"] = Field(
+        description="folder = your images and masks; camvid = SegNet's layout; nyuv2 = train.txt and test.txt with"
+        " `rgb depth label` per line; digits = embedded digit scenes"
+    )
+    root: str = Field("", description="folder of the data set; not used by digits")
+    images: str = Field("images", description="folder kind: name of the image folder below root")
+    masks: str = Field("masks", description="folder kind: name of the mask folder below root")
+    encoding: Literal["auto", "index", "rgb"] = Field(
+        "auto", description="folder kind: masks hold class ids (index, also palette PNG) or colours (rgb)"
+    )
+    taxonomy: str = Field(
+        "", description="folder kind: taxonomy.toml; empty = ROOT/taxonomy.toml, else inferred from the masks"
+    )
+    depth: Literal["none", "raw"] = Field(
+        "none", description="nyuv2 kind: raw = the 8-bit depth is the fourth channel, for sagate_resnet101; none = RGB"
+    )
+    train_split: str = Field("train", description="split to train on")
+    evaluate_splits: tuple[str, ...] = Field(("val",), description="splits to evaluate every arm on, at the end")
+    analysis_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1,
+        description="share of the train split held out of phase one for the confusion matrices (Sec. 3.1.1)",
+    )
+    num_workers: Annotated[int, Field(ge=0)] = Field(1, description="loader processes; results do not depend on it")
+    cache: bool = Field(False, description="keep decoded images in memory; for sets smaller than the memory")
+    num_images: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        (512, 128, 128), description="digits: scenes in train, val, test"
+    )
+    size: Size = Field((96, 128), description="digits: height and width of a scene in pixels")
+
+
+class AugmentConfig(Section):
+    """Training augmentation, and the size at which the network sees an image."""
+
+    resize: Size | None = Field(
+        None, description="height, width every image is resized to first, also in evaluation; none = as it is"
+    )
+    crop: Size = Field(description="height, width of a training crop in pixels")
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        (0.5, 2.0), description="range of the random scale factor"
+    )
+    flip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 where left and right mean something")
+    color_jitter: tuple[Fraction, Fraction, Fraction, Annotated[float, Field(ge=0, le=0.5)]] | None = Field(
+        None, description="brightness, contrast, saturation, hue; none = off"
+    )

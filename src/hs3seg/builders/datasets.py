@@ -78,7 +78,9 @@ def make_dataset(config: Config, split: str) -> SegmentationDataset:
 
 def make_subset(config: Config, train: SegmentationDataset, split: str) -> SegmentationDataset:
     """`reduced` or `analysis`: the two seeded parts of the training split (Sec. 3.1.1)."""
-    reduced, analysis = analysis_split(len(train), config.data.analysis_fraction, config.seed)
+    reduced, analysis = analysis_split(
+        len(train), config.data.analysis_fraction, config.seed, config.data.analysis_images
+    )
     return Subset(train, {"reduced": reduced, "analysis": analysis}[split], split)
 
 

@@ -39,6 +39,9 @@ class DataConfig(Section):
         0.1,
         description="share of the train split held out of phase one for the confusion matrices (Sec. 3.1.1)",
     )
+    analysis_images: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="instead of analysis_fraction: exactly this many, as the paper's 300 and 100"
+    )
     num_workers: Annotated[int, Field(ge=0)] = Field(1, description="loader processes; results do not depend on it")
     cache: bool = Field(False, description="keep decoded images in memory; for sets smaller than the memory")
     num_images: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(

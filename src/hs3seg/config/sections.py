@@ -78,8 +78,11 @@ class LossConfig(Section):
         description="ohem = hardest pixels only; image_weighted = classes of small share in an image count more; rmi ="
         " region mutual information, as HMS",
     )
-    class_weights: Literal["none", "inverse_log", "inverse_sqrt", "median"] = Field(
-        "none", description="weights from pixel frequencies, recomputed for the groups of each stage"
+    class_weights: (
+        Literal["none", "inverse_log", "inverse_sqrt", "median"] | tuple[Annotated[float, Field(ge=0)], ...]
+    ) = Field(
+        "none",
+        description="weights from pixel frequencies, recomputed for the groups of each stage; or one number per class",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the target spread over all classes"

@@ -190,23 +190,28 @@ class HierarchicalLoss(nn.Module):
         return torch.where(valid, table[torch.where(valid, labels, 0)], labels)
 
 
-def group_class_weights(frequencies: Sequence[int], grouping: Grouping, kind: WeightKind) -> Tensor | None:
+def group_class_weights(
+    frequencies: Sequence[int], grouping: Grouping, kind: WeightKind | Sequence[float]
+) -> Tensor | None:
     """Weights of a stage's groups from the pixels of each GROUP, so that a merged class does not count as rare.
 
     With p the group's share of the labelled pixels: inverse_log is 1 / ln(1.02 + p) (ENet), inverse_sqrt p^-1/2, median
     median(p) / p, at most 10 times the smallest for both. They are scaled so that the mean over pixels is 1.
-    A group without pixels gets the largest weight of the others; nothing depends on it.
+    A group without pixels gets the largest weight of the others; nothing depends on it. Weights given by hand are taken
+    as they are; a group has the mean of its classes', by their pixels, so that the sum over all pixels is the same.
 
     Args:
         frequencies: (K,) pixel counts per class.
         grouping: K classes -> k groups.
-        kind: `none` gives None.
+        kind: `none` gives None; (K,) weights are the classes' own.
 
     Returns:
         (k,) float32.
     """
     if kind == "none":
         return None
+    if not isinstance(kind, str):
+        return _by_hand(torch.tensor(list(kind), dtype=torch.float64), frequencies, grouping)
     if kind not in WEIGHT_KINDS:
         raise ConfigError(f"unknown class weights '{kind}'; {nearest(kind, WEIGHT_KINDS)}")
     counts = torch.zeros(grouping.num_groups, dtype=torch.float64)
@@ -226,10 +231,23 @@ def group_class_weights(frequencies: Sequence[int], grouping: Grouping, kind: We
     return weights.to(torch.float32)
 
 
+def _by_hand(weights: Tensor, frequencies: Sequence[int], grouping: Grouping) -> Tensor:
+    if len(weights) != grouping.num_classes or bool((weights < 0).any()):
+        raise ConfigError(
+            f"class_weights has {len(weights)} values, the data has {grouping.num_classes} classes; give one per class,"
+            " none of them negative"
+        )
+    groups = torch.tensor(grouping.assignment)
+    # A class without pixels counts as one pixel, so that a group of such classes has a weight too.
+    pixels = torch.as_tensor(list(frequencies), dtype=torch.float64).clamp(min=1)
+    total = torch.zeros(grouping.num_groups, dtype=torch.float64).index_add_(0, groups, pixels)
+    return (torch.zeros_like(total).index_add_(0, groups, pixels * weights) / total).to(torch.float32)
+
+
 def make_criteria(
     plan: SupervisionPlan,
     kind: LossKind = "cross_entropy",
-    class_weights: WeightKind = "none",
+    class_weights: WeightKind | Sequence[float] = "none",
     frequencies: Sequence[int] | None = None,
     ignore_index: int = 255,
     auxiliary: Iterable[str] = (),

@@ -177,3 +177,15 @@ def test_extra_terms_look_at_the_final_output_and_have_their_weight() -> None:
     terms = loss.terms(outputs, labels)
     torch.testing.assert_close(terms["smooth"], CrossEntropy(label_smoothing=0.5)(outputs["final"], labels))
     torch.testing.assert_close(loss.combine(terms), terms["final"] + 0.3 * terms["smooth"])
+
+
+def test_weights_by_hand_keep_the_sum_over_all_pixels_when_classes_are_merged():
+    frequencies, weights = [10, 30, 60, 0], [3.0, 1.0, 0.5, 7.0]
+    plain = group_class_weights(frequencies, Grouping.identity(4), weights)
+    assert plain is not None
+    assert plain.tolist() == weights
+    merged = group_class_weights(frequencies, Grouping.from_labels([0, 0, 1, 2]), weights)
+    assert merged is not None
+    assert merged.tolist() == [(10 * 3 + 30) / 40, 0.5, 7.0]
+    with pytest.raises(ConfigError, match="2 values, the data has 4 classes"):
+        group_class_weights(frequencies, Grouping.identity(4), [1.0, 2.0])

@@ -5,6 +5,7 @@ it is 1, the lower scale's logits count. The same attention joins every other ou
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -189,4 +190,9 @@ class ScaleAttention(nn.Module):
 
 def resize_by(images: Tensor, scale: float) -> Tensor:
     """Images at `scale` times their size, rounded down."""
-    return resize(images, (int(images.shape[-2] * scale), int(images.shape[-1] * scale)))
+    height, width = images.shape[-2:]
+    exact = Fraction(scale)
+    if exact.denominator <= 16:  # whole numbers throughout, so that an exported program takes other sizes
+        up, down = exact.numerator, exact.denominator
+        return resize(images, (height * up // down, width * up // down))
+    return resize(images, (int(height * scale), int(width * scale)))

@@ -15,9 +15,18 @@ from torch.nn import functional as F
 
 def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """A map (N, C, h, w) at another size: (N, C, H, W)."""
-    if tuple(maps.shape[-2:]) == tuple(size):
+    if _has_size(maps, size):
         return maps
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
+
+
+def _has_size(maps: Tensor, size: tuple[int, int]) -> bool:
+    if not torch.compiler.is_exporting():
+        return tuple(maps.shape[-2:]) == tuple(size)
+    # Comparing symbolic sizes would tie the exported program to the example's; only what always holds may count.
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return all(statically_known_true(have == want) for have, want in zip(maps.shape[-2:], size, strict=True))
 
 
 def concatenate(maps: Sequence[Tensor], size: tuple[int, int], align_corners: bool = False) -> Tensor:

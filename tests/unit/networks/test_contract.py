@@ -98,6 +98,21 @@ def test_copies_and_exported_programs_compute_the_same(make: Callable[[str], nn.
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [plain, fused], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "name", big(["hrnet_w18_small_ocr", "hrnet_w48_ocr_hms", "deeplabv3plus_wrn38", "sagate_resnet101"])
+)
+def test_an_exported_program_takes_other_batches_and_sizes(make: Callable[[str], nn.Module], name: str) -> None:
+    model = make(name).eval()
+    net: Any = model.strip() if isinstance(model, Supervised) else model
+    free = torch.export.Dim.AUTO
+    shapes = ({0: free, 2: free, 3: free},)
+    program = torch.export.export(net, (images(net, (96, 128)),), dynamic_shapes=shapes, strict=False).module()
+    other = images(net, (160, 96), number=3)
+    with torch.no_grad():
+        torch.testing.assert_close(program(other), net(other), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [supervised, fused], ids=lambda m: m.__name__)
 def test_compiled_models_compute_the_same(make: Callable[[str], Supervised]) -> None:

@@ -15,9 +15,10 @@ from hs3seg.analysis import SupervisionPlan
 from hs3seg.errors import NetworkError
 from hs3seg.networks.hms import MultiScale
 from hs3seg.nn import count_cost
+from hs3seg.nn.maps import Layout, layouts_of, merge_maps
 from hs3seg.nn.ocr import AUX_WEIGHT, OCRBlock
 from hs3seg.nn.resize import concatenate, resize
-from hs3seg.nn.taps import find_stages, like_weights, merge_maps
+from hs3seg.nn.taps import find_stages, like_weights
 
 
 class FusedSegmenter(nn.Module):
@@ -69,7 +70,7 @@ class FusedSegmenter(nn.Module):
         modules = dict(backbone.named_modules())
         for stage in num_groups:
             modules[stage].register_forward_hook(partial(self._catch, stage))
-        channels = self._channels()
+        channels, self._layouts = self._examine()
         # mid and key are halved per earlier stage: with two stages by 4 and by 2
         self.blocks = nn.ModuleDict(
             {
@@ -99,7 +100,8 @@ class FusedSegmenter(nn.Module):
         logits: dict[str, Tensor] = {}
         enhanced: list[Tensor] = []
         for stage in self.num_groups:
-            logits[stage], stage_map = self.blocks[_key(stage)](merge_maps(self._caught.pop(stage), stage))
+            own = merge_maps(self._caught.pop(stage), stage, (images.shape[-2], images.shape[-1]), self._layouts[stage])
+            logits[stage], stage_map = self.blocks[_key(stage)](own)
             enhanced.append(stage_map)
         size = (features.shape[-2], features.shape[-1])
         fused = concatenate([features, *reversed(enhanced)], size, self.align_corners)
@@ -127,20 +129,23 @@ class FusedSegmenter(nn.Module):
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         self._caught[stage] = output
 
-    def _channels(self) -> dict[str, int]:
+    def _examine(self) -> tuple[dict[str, int], dict[str, tuple[Layout, ...]]]:
+        """Channels and layouts of every stage, by a dry run."""
+        size = (64, 64)
         modes = {module: module.training for module in self.backbone.modules()}
         self.backbone.eval()
         try:
             with torch.no_grad():
                 cast("Any", self.backbone).features(
-                    like_weights(torch.zeros(1, self.in_channels, 64, 64), self.backbone)
+                    like_weights(torch.zeros(1, self.in_channels, *size), self.backbone)
                 )
         finally:
             for module, mode in modes.items():
                 module.training = mode
-        channels = {stage: merge_maps(self._caught[stage], stage).shape[1] for stage in self.num_groups}
+        layouts = {s: layouts_of(self._caught[s], size) for s in self.num_groups}
+        channels = {s: merge_maps(self._caught[s], s, size, layouts[s]).shape[1] for s in self.num_groups}
         self._caught.clear()
-        return channels
+        return channels, layouts
 
 
 def fuse(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from hs3seg.analysis import SupervisionPlan, deep_supervision
 from hs3seg.errors import NetworkError
 from hs3seg.nn.heads import StageHead
-from hs3seg.nn.taps import find_stages, like_weights, merge_maps
+from hs3seg.nn.maps import Layout, final_logits, layouts_of, merge_maps
+from hs3seg.nn.taps import Stages, dry_run, examination_images, find_stages, like_weights
 
 
 def supervise(
     net: nn.Module,
-    stages: Literal["auto"] | int | Sequence[str] = "auto",
+    stages: Stages = "auto",
     plan: SupervisionPlan | None = None,
     num_classes: int | None = None,
     example: Tensor | None = None,
@@ -24,19 +25,20 @@ def supervise(
 
     Args:
         net: Any network that gives logits; it is tapped in place, not copied.
-        stages: See `find_stages`; not used when a plan names them.
+        stages: `auto`, a number, or module names, patterns and indices, see `find_stages`; not used when a plan names
+            them.
         plan: Groups per stage; None = deep supervision, every stage has all classes.
-        num_classes: K, needed without a plan.
+        num_classes: K; None = as many as the network's logits have.
         example: Images (N, 3, H, W) for the dry run that sizes the heads; default one of 128x128 pixels, with the
             network's `in_channels` or 3 channels.
 
     Raises:
-        NetworkError: a stage cannot be tapped, or neither plan nor num_classes is given.
+        NetworkError: a stage cannot be tapped, no logits can be told in the network's output, or these have another
+            number of classes than the plan.
     """
     example = torch.zeros(1, getattr(net, "in_channels", 3), 128, 128) if example is None else example[:1]
     if plan is None:
-        if num_classes is None:
-            raise NetworkError("supervise() needs a plan, or num_classes for deep supervision")
+        num_classes = num_classes or dry_run(net, example).logits.shape[1]
         names = tuple(f"class_{c}" for c in range(num_classes))
         plan = deep_supervision(names, find_stages(net, example, stages))
     tapped = tuple(stage for stage in plan.stage_names if stage not in _stages_inside(net, plan))
@@ -68,12 +70,13 @@ class Supervised(nn.Module):
         self.net = net
         self.plan = plan
         self._caught: dict[str, list[Any]] = {}
+        self._catching = False
         inside = _stages_inside(net, plan)
         self._tapped = tuple(stage for stage in plan.stage_names if stage not in inside)
         modules = dict(net.named_modules())
         # A partial of a bound method, not a closure: it survives deepcopy, pickle and torch.compile.
         self._handles = [modules[stage].register_forward_hook(partial(self._catch, stage)) for stage in self._tapped]
-        widths = self._widths(example)
+        widths, self._layouts = self._examine(example)
         sizes = {stage.stage: stage.grouping.num_groups for stage in plan.stages}
         self.heads = nn.ModuleDict({_key(stage): StageHead(widths[stage], sizes[stage]) for stage in self._tapped})
         weight = like_weights(example, net)
@@ -101,14 +104,22 @@ class Supervised(nn.Module):
         Raises:
             NetworkError: a stage did not run, or the network was stripped.
         """
+        # Only in this very pass: activation checkpointing runs stages again during the backward pass.
+        self._caught.clear()
+        self._catching = True
         given = self._run(images)
+        self._catching = False
         missed = [stage for stage in self._tapped if stage not in self._caught]
         if missed:
             raise NetworkError(
                 f"stage '{missed[0]}' was not caught: after strip() call the network itself, and choose stages that"
                 " every forward pass runs"
             )
-        maps = {stage: [merge_maps(caught, stage) for caught in self._caught[stage]] for stage in self._tapped}
+        size = (images.shape[-2], images.shape[-1])
+        maps = {
+            stage: [merge_maps(caught, stage, size, self._layouts[stage]) for caught in self._caught[stage]]
+            for stage in self._tapped
+        }
         # Nothing is kept: features would hold on to the graph and break deepcopy.
         self._caught.clear()
         tapped = {stage: self._logits(stage, maps[stage], given) for stage in self._tapped}
@@ -148,43 +159,37 @@ class Supervised(nn.Module):
         return joint
 
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        self._caught.setdefault(stage, []).append(output)
+        if self._catching:
+            self._caught.setdefault(stage, []).append(output)
 
-    def _widths(self, example: Tensor) -> dict[str, int]:
+    def _examine(self, example: Tensor) -> tuple[dict[str, int], dict[str, tuple[Layout, ...]]]:
+        """Channels and layouts of every tapped stage, by a dry run."""
         if not self._tapped:
-            return {}
+            return {}, {}
+        images = examination_images(self.net, example)
         modes = {module: module.training for module in self.net.modules()}
         self.net.eval()
+        self._catching = True
         try:
             with torch.no_grad():
-                self.net(like_weights(example, self.net))
+                logits = final_logits(self.net(like_weights(images, self.net)))
         finally:
+            self._catching = False
             for module, mode in modes.items():
                 module.training = mode
-        widths = {stage: merge_maps(self._caught[stage][0], stage).shape[1] for stage in self._tapped}
+        if logits.shape[1] != self.plan.num_classes:
+            raise NetworkError(
+                f"the network's logits have {logits.shape[1]} classes, the plan has {self.plan.num_classes}; make the"
+                f" network with {self.plan.num_classes} classes, or the plan for this network's data"
+            )
+        size = (example.shape[-2], example.shape[-1])
+        widths, layouts = {}, {}
+        for stage in self._tapped:
+            output = self._caught[stage][0]
+            layouts[stage] = layouts_of(output, size, None if len(images) == 1 else len(images))
+            widths[stage] = merge_maps(output, stage, size, layouts[stage]).shape[1]
         self._caught.clear()
-        return widths
-
-
-def final_logits(output: Any) -> Tensor:
-    """The final logits (N, K, H, W) in a network's output: a tensor, `["out"]`, `.logits`, or the first of a list.
-
-    Raises:
-        NetworkError: none of these.
-    """
-    found = output
-    if isinstance(found, Mapping):
-        found = next((found[name] for name in ("out", "logits", "final") if name in found), None)
-    elif not isinstance(found, Tensor) and hasattr(found, "logits"):
-        found = found.logits
-    elif isinstance(found, (list, tuple)) and found:
-        found = found[0]
-    if not isinstance(found, Tensor) or found.ndim != 4:
-        raise NetworkError(
-            f"no logits (N, K, H, W) in the network's output of type {type(output).__name__}; it must be a tensor, have"
-            " 'out' or 'logits', or be a list that begins with them"
-        )
-    return found
+        return widths, layouts
 
 
 def _stages_inside(net: nn.Module, plan: SupervisionPlan) -> Mapping[str, int]:

@@ -1,8 +1,7 @@
-"""Finding and reading the places in a network that are supervised.
+"""Finding the places in a network that are supervised, by a dry run."""
 
-A tap's output may be one map (N, C, H, W) or a list or tuple of maps, as HRNet's stages have.
-"""
-
+import fnmatch
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,78 +11,50 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.errors import NetworkError, nearest
-from hs3seg.nn.resize import concatenate
+from hs3seg.nn.maps import Size, final_logits, kind, layouts_of, tensors_of
 
-Size = tuple[int, int]
-
-
-def merge_maps(output: Any, stage: str) -> Tensor:
-    """One map from a tap's output: lists are brought to the largest map's size and concatenated.
-
-    Args:
-        output: (N, C, H, W), or a list or tuple of such maps.
-        stage: Named in errors.
-
-    Returns:
-        (N, sum of C, H, W).
-
-    Raises:
-        NetworkError: the output holds no spatial map.
-    """
-    maps = _maps(output)
-    if not maps:
-        raise NetworkError(
-            f"stage '{stage}' gives no spatial map (N, C, H, W) but {_kind(output)}; choose another module"
-        )
-    if len(maps) == 1:
-        return maps[0]
-    size = max(_sizes(maps), key=lambda s: s[0] * s[1])
-    return concatenate(maps, size)
+Stages = Literal["auto"] | int | Sequence[str | int]
+"""`auto`; a number of stages by depth; or names, patterns and indices."""
 
 
-def find_stages(
-    net: nn.Module,
-    example: Tensor,
-    stages: Literal["auto"] | int | Sequence[str] = "auto",
-    max_stages: int = 2,
-) -> tuple[str, ...]:
+def find_stages(net: nn.Module, example: Tensor, stages: Stages = "auto", max_stages: int = 2) -> tuple[str, ...]:
     """Names of the modules to supervise, shallow to deep, found by a dry run in evaluation mode.
 
     `auto` takes the scale transitions (Sec. 3 and 4.1): where a coarser scale appears for the first time, the outermost
     module that made the input of that step ends a stage. The deepest `max_stages` are kept, the paper has two. The part
-    that makes the final output is no stage. On HRNets this gives stage2 and stage3.
+    that makes the final output is no stage. On HRNets this gives stage2 and stage3. Where all features have one scale,
+    as in a plain ViT, `max_stages` places spaced evenly by depth are taken.
 
     Args:
         net: Any network; training flags and buffers are left as they were.
         example: (N, 3, H, W); its values do not matter, its size should be that of training.
-        stages: `auto`; a number of stages spaced evenly by depth (counted in convolutions and linear layers); or names.
+        stages: `auto`; a number of stages spaced evenly by depth (counted in convolutions and linear layers); or a list
+            of module names, patterns such as `encoder.layer[23]`, and indices into the scale transitions (0 = the
+            shallowest, -1 = the deepest).
         max_stages: For `auto`.
 
     Raises:
-        NetworkError: a name is not in the net (near ones are listed), never runs, runs twice or has no spatial map;
-            or nothing was found.
+        NetworkError: a name is not in the net (near ones are listed), never runs, runs twice, has no spatial map or
+            comes after the logits; nothing was found; or no logits are in what the network gives.
     """
     stages = getattr(net, "default_stages", "auto") if stages == "auto" else stages
-    if not isinstance(stages, (str, int)):
-        for name in stages:
-            _check_name(net, name)
-    calls = _dry_run(net, example)
+    if isinstance(stages, str) and stages != "auto":
+        raise NetworkError(f"stages = '{stages}'; give 'auto', a number, or a list of module names")
+    wanted = [] if isinstance(stages, (str, int)) else [word for word in stages if isinstance(word, str)]
+    named = {word: _matching(net, word) for word in wanted}
+    run = dry_run(net, example)
     if isinstance(stages, int):
-        return _by_depth(calls, stages)
+        return _by_depth(run.before_logits, stages)
     if isinstance(stages, str):
-        if stages != "auto":
-            raise NetworkError(f"stages = '{stages}'; give 'auto', a number, or a list of module names")
-        return _by_scale(calls, max_stages)
-    for name in stages:
-        runs = [call for call in calls if call.name == name]
-        passes = getattr(net, "passes", 1)
-        if len(runs) != passes:
-            times = "never runs" if not runs else f"runs {len(runs)} times"
-            raise NetworkError(f"stage '{name}' {times} in a forward pass; a stage must run exactly once")
-        if not runs[0].sizes:
-            raise NetworkError(f"stage '{name}' gives no spatial map (N, C, H, W); choose another module")
-    ends = {call.name: call.end for call in calls}
-    return tuple(sorted(stages, key=lambda name: ends[name]))
+        found = _by_scale(run.before_logits)
+        return tuple(found[-max_stages:]) if found else _by_depth(run.before_logits, max_stages)
+    names: list[str] = []
+    for word in stages:
+        names += named[word] if isinstance(word, str) else [_at(_by_scale(run.before_logits), word)]
+    for name in dict.fromkeys(names):
+        run.check(name, getattr(net, "passes", 1))
+    ends = {call.name: call.end for call in run.calls}
+    return tuple(sorted(dict.fromkeys(names), key=lambda name: ends[name]))
 
 
 def like_weights(example: Tensor, net: nn.Module) -> Tensor:
@@ -92,9 +63,28 @@ def like_weights(example: Tensor, net: nn.Module) -> Tensor:
     return example.to(weight.device, weight.dtype if weight.is_floating_point() else example.dtype)
 
 
+def examination_images(net: nn.Module, example: Tensor) -> Tensor:
+    """Two images, which tell the first axis of a map from that of attention windows; our own networks need one."""
+    return example[:1] if hasattr(net, "default_stages") else example[:1].repeat(2, 1, 1, 1)
+
+
 @dataclass
-class _Call:
-    """One run of a module in the dry run; start, end count events, depth the weighted layers that have run."""
+class Call:
+    """One run of a module in the dry run; start, end count events, depth the weighted layers that have run.
+
+    Args:
+        name: Of the module.
+        start: Event of its beginning.
+        weighted: Whether it is a convolution or a linear layer.
+        inputs: Ids of the maps it took.
+        input_sizes: Their (h, w).
+        outputs: Ids of the maps it gave.
+        sizes: Their (h, w).
+        given: What it was seen to give, in words, for errors.
+        before: Weighted layers that had run at its beginning.
+        end: Event of its end.
+        depth: Weighted layers that have run by then.
+    """
 
     name: str
     start: int
@@ -103,23 +93,75 @@ class _Call:
     input_sizes: tuple[Size, ...] = ()
     outputs: tuple[int, ...] = ()
     sizes: tuple[Size, ...] = ()
+    given: str = ""
+    before: int = 0
     end: int = -1
     depth: int = 0
 
 
+@dataclass(frozen=True)
+class DryRun:
+    """What ran, in order, and the final logits.
+
+    Args:
+        calls: Every run of every module.
+        logits: (N, K, h, w).
+    """
+
+    calls: list[Call]
+    logits: Tensor
+
+    @property
+    def before_logits(self) -> list[Call]:
+        """Calls that can be stages: those that had ended when the module that gives the logits began or ended."""
+        end = self._logits_end
+        return [call for call in self.calls if call.end < end]
+
+    @property
+    def _logits_end(self) -> float:
+        makers = [call for call in self.calls if id(self.logits) in call.outputs]
+        return min((call.end for call in makers), default=math.inf)
+
+    def check(self, name: str, passes: int) -> None:
+        """Raises `NetworkError` unless a module can be a stage: it runs once per pass, gives a map, before the logits.
+
+        Args:
+            name: Of the module.
+            passes: How often the network's stages run.
+        """
+        runs = [call for call in self.calls if call.name == name]
+        if len(runs) != passes:
+            times = "never runs" if not runs else f"runs {len(runs)} times"
+            raise NetworkError(
+                f"stage '{name}' {times} in a forward pass; a stage must run exactly once: choose a module inside or"
+                " around it"
+            )
+        if not runs[0].sizes:
+            raise NetworkError(
+                f"stage '{name}' gives no spatial map (N, C, H, W) but {runs[0].given}; choose another module"
+            )
+        if runs[0].end >= self._logits_end:
+            raise NetworkError(
+                f"stage '{name}' comes after the final logits, or gives them; choose a module that runs before"
+            )
+
+
 @dataclass
 class _Recorder:
-    calls: list[_Call] = field(default_factory=list)
-    open: list[_Call] = field(default_factory=list)
+    image: Size
+    batch: int | None
+    calls: list[Call] = field(default_factory=list)
+    open: list[Call] = field(default_factory=list)
     events: int = 0
     depth: int = 0
     kept: list[Any] = field(default_factory=list)  # so that no tensor's id is used twice
 
-    def before(self, name: str, weighted: bool, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def before(
+        self, name: str, weighted: bool, _module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> None:
         self.events += 1
-        maps = [m for value in inputs for m in _maps(value)]
-        self.kept += maps
-        call = _Call(name, self.events, weighted, tuple(id(m) for m in maps), _sizes(maps))
+        ids, sizes = self._maps([inputs, named])
+        call = Call(name, self.events, weighted, ids, sizes, before=self.depth)
         self.calls.append(call)
         self.open.append(call)
 
@@ -127,25 +169,40 @@ class _Recorder:
         self.events += 1
         call = self.open.pop()
         self.depth += call.weighted
-        maps = _maps(output)
-        self.kept += maps
         call.end, call.depth = self.events, self.depth
-        call.outputs = tuple(id(m) for m in maps)
-        call.sizes = _sizes(maps)
+        call.outputs, call.sizes = self._maps(output)
+        call.given = kind(output)
+
+    def _maps(self, value: Any) -> tuple[tuple[int, ...], tuple[Size, ...]]:
+        tensors = list(tensors_of(value))
+        self.kept += tensors
+        layouts = layouts_of(value, self.image, self.batch)
+        ids = tuple(id(tensors[layout.index]) for layout in layouts)
+        return ids, tuple(layout.size(tensors[layout.index], self.image) for layout in layouts)
 
 
-def _dry_run(net: nn.Module, example: Tensor) -> list[_Call]:
-    recorder = _Recorder()
+def dry_run(net: nn.Module, example: Tensor) -> DryRun:
+    """Runs a network once in evaluation mode and records every module; nothing of it is changed.
+
+    Args:
+        net: Any network.
+        example: (N, 3, H, W).
+
+    Raises:
+        NetworkError: the network fails, or gives nothing that can be told to be logits.
+    """
+    images = examination_images(net, example)
+    recorder = _Recorder((example.shape[-2], example.shape[-1]), None if len(images) == 1 else len(images))
     handles = []
     modes = {module: module.training for module in net.modules()}
     for name, module in net.named_modules():
         weighted = isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear))
-        handles.append(module.register_forward_pre_hook(partial(recorder.before, name, weighted)))
+        handles.append(module.register_forward_pre_hook(partial(recorder.before, name, weighted), with_kwargs=True))
         handles.append(module.register_forward_hook(recorder.after))
     try:
         net.eval()
         with torch.no_grad():
-            net(like_weights(example, net))
+            output = net(like_weights(images, net))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise NetworkError(
             f"the network cannot take an image of size {tuple(example.shape[-2:])}: {str(error).splitlines()[0]}"
@@ -155,10 +212,11 @@ def _dry_run(net: nn.Module, example: Tensor) -> list[_Call]:
             handle.remove()
         for module, mode in modes.items():
             module.training = mode
-    return [call for call in recorder.calls if call.name]
+    return DryRun([call for call in recorder.calls if call.name], final_logits(output))
 
 
-def _by_scale(calls: list[_Call], max_stages: int) -> tuple[str, ...]:
+def _by_scale(calls: list[Call]) -> list[str]:
+    """All scale transitions, shallow to deep."""
     once = {call.name for call in calls if sum(c.name == call.name for c in calls) == 1}
     coarsest: Size | None = None
     found: list[str] = []
@@ -168,17 +226,21 @@ def _by_scale(calls: list[_Call], max_stages: int) -> tuple[str, ...]:
                 continue  # global pooling, e.g. squeeze-and-excitation, is no scale
             if coarsest is None:
                 coarsest = size
-            elif _is_coarser(size, coarsest):
+            elif _is_coarser(size, coarsest) and not _is_detour(call, calls, coarsest):
                 name = _producer(_step(call, calls, coarsest, size), calls, once)
                 coarsest = size
                 if name and name not in found:
                     found.append(name)
-    if not found:
+    return found
+
+
+def _at(found: list[str], index: int) -> str:
+    if not -len(found) <= index < len(found):
         raise NetworkError(
-            "no scale transition was found in this network; give a number of stages spaced by depth, e.g. stages = 2,"
-            " or module names"
+            f"stage {index}: the network has {len(found)} scale transitions ({', '.join(found) or 'none'}); give an"
+            " index into them, a number of stages instead of a list, or module names"
         )
-    return tuple(found[-max_stages:])
+    return found[index]
 
 
 def _is_coarser(size: Size, coarsest: Size) -> bool:
@@ -190,14 +252,26 @@ def _is_coarser(size: Size, coarsest: Size) -> bool:
     return all(steps)
 
 
-def _step(call: _Call, calls: list[_Call], old: Size, new: Size) -> _Call:
+def _is_detour(call: Call, calls: list[Call], scale: Size) -> bool:
+    """Whether a coarser map appears only inside a small module that takes the present scale and gives it back.
+
+    Such are pyramid pooling and the reduced keys of attention; a U inside a U is larger than a sixth of the network.
+    """
+    total = max(c.depth for c in calls)
+    around = [c for c in calls if c.start <= call.start and c.end >= call.end and c.input_sizes and c.sizes]
+    return any(
+        min(c.input_sizes) == scale and min(c.sizes) >= scale and 6 * (c.depth - c.before) <= total for c in around
+    )
+
+
+def _step(call: Call, calls: list[Call], old: Size, new: Size) -> Call:
     """The outermost block around a call that still takes the old scale in and gives the new one, such as a `layer2`."""
     around = [c for c in calls if c.start <= call.start and c.end >= call.end]
     steps = [c for c in around if new in c.sizes and c.input_sizes and min(c.input_sizes) == old]
     return min([call, *steps], key=lambda c: c.start)
 
 
-def _producer(call: _Call, calls: list[_Call], once: set[str]) -> str | None:
+def _producer(call: Call, calls: list[Call], once: set[str]) -> str | None:
     """The outermost module that made what the scale-changing call takes in.
 
     Where an operation outside any module lies between, the module that ended last before it.
@@ -209,7 +283,7 @@ def _producer(call: _Call, calls: list[_Call], once: set[str]) -> str | None:
     return max(before, key=lambda c: c.end).name if before else None
 
 
-def _by_depth(calls: list[_Call], number: int) -> tuple[str, ...]:
+def _by_depth(calls: list[Call], number: int) -> tuple[str, ...]:
     if number < 1:
         raise NetworkError(f"stages = {number}; give at least 1")
     total = max((call.depth for call in calls), default=0)
@@ -230,28 +304,14 @@ def _by_depth(calls: list[_Call], number: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _check_name(net: nn.Module, name: str) -> None:
+def _matching(net: nn.Module, word: str) -> list[str]:
+    """Names of modules that a name or pattern stands for."""
     names = [n for n, _ in net.named_modules() if n]
-    if name in names:
-        return
-    stem = name.rstrip("0123456789")
+    if word in names:
+        return [word]
+    if found := fnmatch.filter(names, word):
+        return found
+    stem = word.rstrip("0123456789")
     alike = [n for n in names if n.rstrip("0123456789") == stem]
-    hint = f"modules that begin with '{stem}': {', '.join(alike)}" if alike else nearest(name, names)
-    raise NetworkError(f"stage '{name}' is not in the net; {hint}")
-
-
-def _maps(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if value.ndim == 4 else []
-    if isinstance(value, (list, tuple)):
-        maps = [_maps(item) for item in value]
-        return [m for inner in maps for m in inner] if all(maps) else []
-    return []
-
-
-def _sizes(maps: Sequence[Tensor]) -> tuple[Size, ...]:
-    return tuple((m.shape[-2], m.shape[-1]) for m in maps)
-
-
-def _kind(value: Any) -> str:
-    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    hint = f"modules that begin with '{stem}': {', '.join(alike)}" if alike else nearest(word, names)
+    raise NetworkError(f"stage '{word}' is not in the net; {hint}")

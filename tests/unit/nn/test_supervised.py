@@ -12,6 +12,7 @@ from hs3seg import networks
 from hs3seg.analysis import StagePlan, SupervisionPlan
 from hs3seg.errors import NetworkError
 from hs3seg.nn import HierarchicalLoss, Supervised, count_cost, final_logits, find_stages, merge_maps, supervise
+from hs3seg.nn.maps import Layout
 from hs3seg.taxonomy import Grouping
 
 EXAMPLE = torch.zeros(1, 3, 64, 96)
@@ -122,7 +123,7 @@ def test_a_stage_without_a_map() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2), nn.Unflatten(2, (64, 96)))
     with pytest.raises(NetworkError, match="'1' gives no spatial map"):
         find_stages(net, EXAMPLE, ["1"])
-    with pytest.raises(NetworkError, match="no scale transition"):
+    with pytest.raises(NetworkError, match="only 0 places"):
         find_stages(net, EXAMPLE)
 
 
@@ -198,11 +199,18 @@ def test_no_stages_is_the_plain_network() -> None:
     assert count_cost(model, (1, 3, 64, 96)) == count_cost(net, (1, 3, 64, 96))
 
 
-def test_unknown_outputs_and_missing_classes() -> None:
+def test_unknown_outputs_and_a_plan_for_other_classes() -> None:
     with pytest.raises(NetworkError, match="no logits"):
         final_logits({"mask": torch.zeros(1)})
-    with pytest.raises(NetworkError, match="num_classes"):
-        supervise(UNet(), example=EXAMPLE)
+    with pytest.raises(NetworkError, match="no logits"):
+        supervise(nn.Flatten(), example=EXAMPLE)
+    plan = SupervisionPlan(tuple("abc"), (StagePlan("layer2", Grouping.identity(3)),))
+    with pytest.raises(NetworkError, match="logits have 5 classes, the plan has 3"):
+        supervise(Residual(), plan=plan, example=EXAMPLE)
+
+
+def test_the_number_of_classes_is_read_off_the_logits() -> None:
+    assert supervise(UNet(), example=EXAMPLE).plan.num_classes == 5
 
 
 def test_autocast_and_channels_last_change_little() -> None:
@@ -276,8 +284,94 @@ def test_data_parallel_training_has_no_unused_parameter(coarse: list[int] | None
 )
 def test_merged_maps_keep_every_channel_at_the_largest_size(sizes: list[tuple[int, int, int]], nested: bool) -> None:
     maps = [torch.full((2, c, h, w), float(i)) for i, (c, h, w) in enumerate(sizes)]
-    merged = merge_maps((maps[:1], maps[1:]) if nested and len(maps) > 1 else maps, "s")
+    layouts = [Layout(index=i) for i in range(len(maps))]
+    merged = merge_maps((maps[:1], maps[1:]) if nested and len(maps) > 1 else maps, "s", (9, 9), layouts)
     largest = max(((h, w) for _, h, w in sizes), key=lambda s: s[0] * s[1])
     assert merged.shape == (2, sum(c for c, _, _ in sizes), *largest)
     expected = [float(i) for i, (c, _, _) in enumerate(sizes) for _ in range(c)]
     torch.testing.assert_close(merged.mean((0, 2, 3)), torch.tensor(expected))
+
+
+class ViT(nn.Module):
+    """Tokens of one scale, with a class token, and channels-last maps from a neck."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, 24, 8, 8)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(24), nn.Linear(24, 24)) for _ in range(6))
+        self.neck = nn.Linear(24, 12)
+        self.head = nn.Conv2d(12, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        grid = self.embed(x)
+        tokens = torch.cat([grid.new_zeros(len(x), 1, 24), grid.flatten(2).transpose(1, 2)], 1)
+        for block in self.blocks:
+            tokens = tokens + block(tokens)
+        maps = self.neck(tokens[:, 1:].reshape(len(x), *grid.shape[-2:], 24))
+        return self.head(maps.permute(0, 3, 1, 2))
+
+
+def test_tokens_and_channels_last_maps_are_supervised_at_any_size() -> None:
+    model = supervise(ViT(), ["blocks.2", "neck"], example=EXAMPLE)
+    shapes = {name: tuple(value.shape) for name, value in model(torch.randn(2, 3, 48, 80)).items()}
+    assert shapes == {"blocks.2": (2, 5, 6, 10), "neck": (2, 5, 6, 10), "final": (2, 5, 6, 10)}
+    assert model.heads["blocks/2"][0].in_channels == 24
+
+
+def test_one_scale_throughout_gives_stages_by_depth() -> None:
+    assert find_stages(ViT(), EXAMPLE) == ("blocks.1", "blocks.3")
+
+
+def test_patterns_and_indices_name_stages() -> None:
+    net = Residual()
+    assert find_stages(net, EXAMPLE, ["layer[23]"]) == ("layer2", "layer3")
+    assert find_stages(net, EXAMPLE, [-1]) == ("layer3",)
+    assert find_stages(net, EXAMPLE, [0, "layer3"]) == ("stem", "layer3")
+    with pytest.raises(NetworkError, match=r"stage 9: the network has 4 scale transitions \(stem, layer1, layer2, lay"):
+        find_stages(net, EXAMPLE, [9])
+
+
+@pytest.mark.parametrize("stage", ["head"])
+def test_a_stage_that_gives_the_logits_is_refused(stage: str) -> None:
+    with pytest.raises(NetworkError, match=f"'{stage}' comes after the final logits, or gives them"):
+        supervise(Residual(), [stage], example=EXAMPLE)
+
+
+def test_pooling_that_gives_its_scale_back_is_no_transition() -> None:
+    class Pyramid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reduce = nn.Sequential(nn.AdaptiveAvgPool2d((1, 2)), nn.Conv2d(32, 32, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + nn.functional.interpolate(self.reduce(x), size=x.shape[-2:])
+
+    net = Residual()
+    net.layer4.append(Pyramid())
+    assert find_stages(net, EXAMPLE) == ("layer2", "layer3")
+
+
+class Checkpointed(Residual):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer1(self.stem(x))
+        for layer in (self.layer2, self.layer3):
+            x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+        x = self.layer4(x)
+        return self.head(x * self.gate(x))
+
+
+def test_activation_checkpointing_inside_a_stage_changes_no_gradient() -> None:
+    def gradients(kind: type[Residual]) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        model = supervise(kind(), ["layer2.1", "layer3.1"], example=EXAMPLE).train()
+        images = torch.linspace(0, 1, 2 * 3 * 64 * 96).reshape(2, 3, 64, 96)
+        for _ in range(2):  # the second step would meet what the first one's backward pass caught
+            model.zero_grad()
+            torch.stack([value.square().mean() for value in model(images).values()]).sum().backward()
+        return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+    expected, found = gradients(Residual), gradients(Checkpointed)
+    assert set(found) == set(expected)
+    assert "heads.layer2/1.0.weight" in found
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=name)

@@ -39,8 +39,9 @@ def main(run: Path, out: Path, command: str, commit: str | None = None) -> None:
     for path in (run / "report").glob("*.png"):
         if not path.name.startswith("samples"):
             shutil.copy(path, out / path.name)
-    shutil.copy(run / "plan.toml", out / "plan.toml")
-    shutil.copy(run / "analysis" / "analysis.json", out / "analysis.json")
+    for name in ("plan.toml", "analysis/analysis.json"):  # a run of baselines alone has neither
+        if (run / name).exists():
+            shutil.copy(run / name, out / Path(name).name)
     for split in sorted({p.stem.removeprefix("samples-") for p in run.glob("arms/*/samples-*.npz")}):
         _predictions(run, split, sorted(arms)).save(out / f"predictions-{split}.png", optimize=True)
 

@@ -11,7 +11,7 @@ import pytest
 from hs3seg.cli import main
 from tests.unit.data.test_nyuv2 import write_nyuv2
 
-CONFIG = Path(__file__).parents[2] / "configs" / "nyuv2-sagate.toml"
+CONFIG = Path(__file__).parents[2] / "configs" / "nyuv2-sagate-small.toml"
 Call = Callable[..., dict[str, Any]]
 Fails = Callable[..., str]
 

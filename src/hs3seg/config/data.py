@@ -60,7 +60,16 @@ class AugmentConfig(Section):
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
         (0.5, 2.0), description="range of the random scale factor"
     )
+    scale_choices: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
+        None, description="instead of a range: the factors to choose from"
+    )
+    scale_law: Literal["log", "uniform"] = Field(
+        "log", description="how a factor is drawn from the range: log = halving is as likely as doubling"
+    )
     flip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 where left and right mean something")
     color_jitter: tuple[Fraction, Fraction, Fraction, Annotated[float, Field(ge=0, le=0.5)]] | None = Field(
         None, description="brightness, contrast, saturation, hue; none = off"
+    )
+    blur: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="range of the sigma of a Gaussian blur, in pixels, on every second image; none = off"
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import Field
 
-from hs3seg.config.data import AugmentConfig, DataConfig, Fraction, Section
+from hs3seg.config.data import AugmentConfig, DataConfig, Fraction, Section, Size
 
 
 class NetworkConfig(Section):
@@ -141,6 +141,16 @@ class EvaluationConfig(Section):
 
     batch_size: Annotated[int, Field(ge=1)] = Field(4, description="images per step, per process")
     num_samples: Annotated[int, Field(ge=0)] = Field(6, description="sample images kept for the report")
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), description="sizes at which every image is seen")
+    flip: bool = Field(False, description="also see every image mirrored")
+    crop: Size | None = Field(None, description="sliding window: its height and width; none = the whole image")
+    stride: Size | None = Field(None, description="sliding window: steps down and to the right; none = two thirds of it")
+    merge: Literal["auto", "probabilities", "logits", "sum_exp", "hms"] = Field(
+        "auto",
+        description="how scales and windows become one: mean of probabilities, HMS's attention, or the sum of"
+        " exponentials as HRNet's and SA-Gate's code; auto = hms where the network has it, else probabilities",
+    )
+    boundaries: bool = Field(False, description="also boundary F-score and boundary IoU; costs time")
 
 
 class Config(Section):

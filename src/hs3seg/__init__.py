@@ -21,12 +21,13 @@ if TYPE_CHECKING:
         tradeoff_curve,
     )
     from hs3seg.networks import FusedSegmenter, fuse
-    from hs3seg.nn import CrossEntropy, HierarchicalLoss, Ohem, Supervised, find_stages, supervise
+    from hs3seg.nn import ConfusionRecorder, CrossEntropy, HierarchicalLoss, Ohem, Supervised, find_stages, supervise
     from hs3seg.taxonomy import Grouping, Taxonomy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConfusionRecorder",
     "CrossEntropy",
     "FusedSegmenter",
     "Grouping",
@@ -51,7 +52,7 @@ __all__ = [
 
 _ROOMS = {
     "taxonomy": {"Grouping", "Taxonomy"},
-    "nn": {"CrossEntropy", "HierarchicalLoss", "Ohem", "Supervised", "find_stages", "supervise"},
+    "nn": {"ConfusionRecorder", "CrossEntropy", "HierarchicalLoss", "Ohem", "Supervised", "find_stages", "supervise"},
     "networks": {"FusedSegmenter", "fuse"},
 }
 

@@ -7,6 +7,7 @@ from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
 from hs3seg.nn.inverseform import InverseFormLoss, InverseNet, load_inverse_net, train_inverse_net
 from hs3seg.nn.losses import CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
 from hs3seg.nn.maps import final_logits, merge_maps
+from hs3seg.nn.recorder import ConfusionRecorder
 from hs3seg.nn.rmi import RMI
 from hs3seg.nn.supervised import Supervised, supervise
 from hs3seg.nn.taps import find_stages
@@ -14,6 +15,7 @@ from hs3seg.nn.taps import find_stages
 __all__ = [
     "RMI",
     "ClassMeans",
+    "ConfusionRecorder",
     "Cost",
     "CrossEntropy",
     "HierarchicalLoss",

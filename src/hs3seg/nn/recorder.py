@@ -1,0 +1,106 @@
+"""Confusion matrices of every stage, counted in anybody's evaluation loop."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hs3seg.analysis import SupervisionPlan, analyze, save_confusions
+from hs3seg.errors import PlanError
+from hs3seg.nn.pixels import upsample
+
+
+class ConfusionRecorder:
+    """Counts (Sec. 3.1.1) what each stage of a supervised network confuses, at label resolution.
+
+    ```python
+    recorder = hs3seg.ConfusionRecorder(model.plan)
+    for images, labels in held_out:
+        recorder.update(model(images), labels)
+    plan = recorder.make_plan()
+    ```
+
+    Args:
+        plan: Of the network that is measured: deep supervision in phase one.
+        ignore_index: Label that does not count.
+    """
+
+    def __init__(self, plan: SupervisionPlan, ignore_index: int = 255) -> None:
+        self.plan, self.ignore_index = plan, ignore_index
+        self._tables = {stage.stage: torch.tensor(stage.grouping.assignment) for stage in plan.stages}
+        sizes = {**plan.num_groups, "final": plan.num_classes}
+        self._counts = {name: torch.zeros(k, k, dtype=torch.int64) for name, k in sizes.items()}
+
+    @torch.no_grad()
+    def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Counts one batch.
+
+        Args:
+            outputs: What the supervised network gave, stage -> (N, k_i, h_i, w_i) and `final`; further names are not
+                looked at.
+            labels: (N, H, W) integer class ids, on any device.
+
+        Raises:
+            PlanError: a stage is missing, has another number of groups, or a label is no class.
+        """
+        labels = labels.long()
+        valid = labels != self.ignore_index
+        truth = labels[valid]  # (pixels,)
+        if truth.numel() and (int(truth.min()) < 0 or int(truth.max()) >= self.plan.num_classes):
+            raise PlanError(
+                f"labels {int(truth.min())}..{int(truth.max())} with a plan of {self.plan.num_classes} classes;"
+                f" allowed: 0..{self.plan.num_classes - 1} and the ignore label {self.ignore_index}"
+            )
+        for name, counts in self._counts.items():
+            if name not in outputs:
+                raise PlanError(f"no output '{name}'; the network gave {', '.join(outputs)}, and the plan needs it")
+            logits, k = outputs[name], len(counts)
+            if logits.shape[1] != k:
+                raise PlanError(f"output '{name}' has {logits.shape[1]} channels, the plan has {k} groups")
+            predicted = torch.cat(
+                [upsample(logits[i : i + 1], labels).argmax(1)[0][valid[i]] for i in range(len(labels))]
+            )
+            rows = truth if name == "final" else self._tables[name].to(truth.device)[truth]
+            counts += torch.bincount(rows * k + predicted, minlength=k * k).view(k, k).cpu()
+
+    def confusions(self) -> dict[str, NDArray[np.int64]]:
+        """Stage -> (k_i, k_i) counts, rows truth; `final` last. Summed over the processes of torch.distributed."""
+        counts = {name: value.clone() for name, value in self._counts.items()}
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+            for name, value in counts.items():
+                moved = value.to(device)
+                torch.distributed.all_reduce(moved)
+                counts[name] = moved.cpu()
+        return {name: value.numpy() for name, value in counts.items()}
+
+    def save(self, path: Path | str) -> None:
+        """Writes the matrices for `hs3 plan --confusion FILE`; with several processes, call it on all of them."""
+        confusions = self.confusions()
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()) or not _rank():
+            save_confusions(Path(path), confusions)
+
+    def make_plan(self, **options: Any) -> SupervisionPlan:
+        """The plan of phase two.
+
+        Args:
+            options: Of `hs3seg.analyze`: method, normalize, theta_degrees, gamma, ...
+
+        Raises:
+            PlanError: nothing was counted, or the network was not supervised with all classes on every stage.
+        """
+        merged = [stage.stage for stage in self.plan.stages if not stage.grouping.is_identity]
+        if merged:
+            raise PlanError(
+                f"stage '{merged[0]}' was supervised with groups; measure a network of deep supervision, whose stages"
+                " have all classes"
+            )
+        return analyze(self.confusions(), self.plan.taxonomy_names, **options).plan
+
+
+def _rank() -> int:
+    return int(torch.distributed.get_rank())

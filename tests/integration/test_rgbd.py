@@ -75,7 +75,7 @@ def test_data_check_reads_depth(nyuv2: Path, tmp_path: Path, hs3: Call) -> None:
             "gives 3 channels, network 'sagate_resnet101' takes 4; digits data has no depth: set a network for RGB",
         ),
         (["--data.kind", "camvid"], "data.depth = 'raw', but camvid data has no depth; set data.depth = 'none'"),
-        (["--data.depth", "hha"], "'data.depth' = 'hha'; must be 'none' or 'raw'"),
+        (["--data.depth", "metric"], "'data.depth' = 'metric'; must be 'none', 'raw', 'filled' or 'hha'"),
         (["--data.evaluate_splits", '["val"]'], "official splits: train, test (there is no val)"),
     ],
 )

@@ -40,7 +40,16 @@ def _camvid(data: DataConfig, split: str, _seed: int) -> SegmentationDataset:
 
 
 def _nyuv2(data: DataConfig, split: str, _seed: int) -> SegmentationDataset:
-    return NYUv2(Path(data.root), split, depth=data.depth)
+    return NYUv2(
+        Path(data.root),
+        split,
+        data.depth,
+        classes=data.classes or 40,
+        labels=data.labels,
+        depth_unit=data.depth_unit,
+        hha_source=data.hha_source,
+        hha_cache=Path(data.hha_cache) if data.hha_cache else None,
+    )
 
 
 def _digits(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
@@ -93,6 +102,9 @@ def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: 
         scale=augment.scale,
         flip=augment.flip,
         color_jitter=augment.color_jitter,
+        scale_choices=augment.scale_choices,
+        scale_law=augment.scale_law,
+        blur=augment.blur,
         ignore_index=dataset.taxonomy.ignore_index,
     )
     batch = config.train.batch_size
@@ -134,4 +146,4 @@ def channels_wanted(data: DataConfig) -> int:
             f"data.depth = '{data.depth}', but {data.kind} data has no depth; set data.depth = 'none'"
             f" (data.kind with depth: {', '.join(WITH_DEPTH)})"
         )
-    return {"none": 3, "raw": 4}[data.depth]
+    return 3 + {"none": 0, "raw": 1, "filled": 1, "hha": 3}[data.depth]

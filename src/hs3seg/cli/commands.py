@@ -108,12 +108,23 @@ def evaluate(options: Namespace, overrides: list[str]) -> Result:
     return pipeline.evaluate_step(session, weights, options.split, out=out), show.evaluation
 
 
-def predict(options: Namespace, _overrides: list[str]) -> Result:
-    """Segments image files."""
+def predict(options: Namespace, overrides: list[str]) -> Result:
+    """Segments images and videos."""
     from hs3seg import pipeline
 
     return pipeline.predict_step(
-        Path(options.weights), [Path(p) for p in options.images], Path(options.out), output=options.output
+        Path(options.weights),
+        options.images,
+        Path(options.out),
+        output=options.output,
+        batch_size=options.batch_size,
+        tile=tuple(options.tile) if options.tile else None,
+        overlap=options.overlap,
+        memory_gib=options.memory_gib,
+        depth=Path(options.depth) if options.depth else None,
+        ids=_numbers("--ids", options.ids) or None,
+        skip_existing=options.skip_existing,
+        overrides=overrides,
     ), show.files
 
 

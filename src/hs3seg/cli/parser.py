@@ -101,16 +101,30 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         "--out", help="folder for evaluation-SPLIT.json and its matrices; default: beside the weights"
     )
 
-    predict = command("predict", "segment images")
-    predict.add_argument("images", nargs="+", help="image files or folders")
+    predict = command(
+        "predict",
+        "segment images and videos",
+        "NAME.png (palette) holds class ids shown in class colours, NAME-index.png plain ids, NAME-colour.png\n"
+        "colours, NAME-overlay.png colours on the image, NAME-probability.npz and NAME-confidence.png probabilities.\n"
+        "Videos become NAME-overlay.mp4 and NAME-colour.mp4. Large images are cut into tiles; the result says so.\n\n"
+        + OVERRIDES,
+    )
+    predict.add_argument("images", nargs="+", help="images, videos, folders, or patterns such as 'photos/**/*.jpg'")
     predict.add_argument("--weights", required=True, help="folder or weights.safetensors of a training")
     predict.add_argument("--out", default="predictions", help="folder for the results (default: predictions)")
     predict.add_argument(
         "--output",
-        choices=("palette", "overlay", "both"),
         default="both",
-        help="palette: NAME.png whose pixel values are class ids, shown in class colours; overlay: on the image",
+        metavar="LIST",
+        help="of palette, index, colour, overlay, probability, with commas; both (default) = palette,overlay",
     )
+    predict.add_argument("--batch_size", type=int, default=1, help="images of one size, or frames, at once")
+    predict.add_argument("--tile", nargs=2, type=int, metavar=("H", "W"), help="cut larger images; default: by memory")
+    predict.add_argument("--overlap", type=int, help="of tiles, pixels")
+    predict.add_argument("--memory_gib", type=float, default=4.0, help="bound of the working memory (default: 4)")
+    predict.add_argument("--depth", help="RGB-D networks: folder of depth or HHA images with equal names")
+    predict.add_argument("--ids", metavar="LIST", help="ids that index files hold, one per class, with commas")
+    predict.add_argument("--skip_existing", action="store_true", help="leave out what has its results already")
 
     report = command("report", "write the report page of a run folder")
     report.add_argument("run", help="run folder; what it lacks the page leaves out")

@@ -18,8 +18,8 @@ class DataConfig(Section):
     """Where images and masks come from."""
 
     kind: Literal["folder", "camvid", "nyuv2", "digits"] = Field(
-        description="folder = your images and masks; camvid = SegNet's layout; nyuv2 = train.txt and test.txt with"
-        " `rgb depth label` per line; digits = embedded digit scenes"
+        description="folder = your images and masks; camvid = SegNet's layout; nyuv2 = NYU-Depth-v2, the official .mat"
+        " or folders of pictures; digits = embedded digit scenes"
     )
     root: str = Field("", description="folder of the data set; not used by digits")
     images: str = Field("images", description="folder kind: name of the image folder below root")
@@ -30,9 +30,26 @@ class DataConfig(Section):
     taxonomy: str = Field(
         "", description="folder kind: taxonomy.toml; empty = ROOT/taxonomy.toml, else inferred from the masks"
     )
-    depth: Literal["none", "raw"] = Field(
-        "none", description="nyuv2 kind: raw = the 8-bit depth is the fourth channel, for sagate_resnet101; none = RGB"
+    depth: Literal["none", "raw", "filled", "hha"] = Field(
+        "none",
+        description="channels after RGB, for sagate_resnet101; nyuv2 kind: raw = the depth that the files hold, filled"
+        " = the depth without holes (1 channel each), hha = disparity, height and angle (3 channels)",
     )
+    classes: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="nyuv2 kind: 40, 13 or 4; none = all that the data set has"
+    )
+    labels: Literal["auto", "40", "40-from-0", "13", "13-from-0", "4", "4-from-0", "894"] = Field(
+        "auto",
+        description="nyuv2 kind: what label files hold: 40, 13, 4 (classes from 1), the same with -from-0, or 894; auto"
+        " = find out",
+    )
+    depth_unit: Literal["auto", "metres", "millimetres", "tenth_millimetres", "ten_metres", "relative"] = Field(
+        "auto", description="nyuv2 kind: what depth files hold; auto = find out"
+    )
+    hha_source: Literal["auto", "files", "depth"] = Field(
+        "auto", description="nyuv2 kind: HHA from pictures that are there, or computed from depth; auto = what is there"
+    )
+    hha_cache: str = Field("", description="nyuv2 kind: folder that keeps computed HHA pictures; empty = none is kept")
     train_split: str = Field("train", description="split to train on")
     evaluate_splits: tuple[str, ...] = Field(("val",), description="splits to evaluate every arm on, at the end")
     analysis_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(

@@ -144,7 +144,9 @@ class EvaluationConfig(Section):
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), description="sizes at which every image is seen")
     flip: bool = Field(False, description="also see every image mirrored")
     crop: Size | None = Field(None, description="sliding window: its height and width; none = the whole image")
-    stride: Size | None = Field(None, description="sliding window: steps down and to the right; none = two thirds of it")
+    stride: Size | None = Field(
+        None, description="sliding window: steps down and to the right; none = two thirds of it"
+    )
     merge: Literal["auto", "probabilities", "logits", "sum_exp", "hms"] = Field(
         "auto",
         description="how scales and windows become one: mean of probabilities, HMS's attention, or the sum of"

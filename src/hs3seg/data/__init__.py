@@ -3,21 +3,27 @@
 from hs3seg.data.cache import CachedDataset
 from hs3seg.data.camvid import CamVid
 from hs3seg.data.check import CheckReport, Finding, check_dataset
+from hs3seg.data.depth import read_depth
 from hs3seg.data.digits import DigitScenes
 from hs3seg.data.folder import FolderDataset, infer_taxonomy
-from hs3seg.data.images import IMAGE_SUFFIXES, read_depth, read_image, read_mask
+from hs3seg.data.hha import NYU_CAMERA, Camera, encode_hha, hha
+from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
 from hs3seg.data.loader import EvaluationLoader, TrainingLoader
 from hs3seg.data.nyuv2 import NYUv2
 from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of
 from hs3seg.data.splits import Subset, analysis_split
 from hs3seg.data.statistics import LabelStatistics, class_frequencies
 from hs3seg.data.transforms import EvaluationTransform, TrainTransform
+from hs3seg.data.video import VIDEO_SUFFIXES
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "NYU_CAMERA",
+    "VIDEO_SUFFIXES",
     "Batch",
     "CachedDataset",
     "CamVid",
+    "Camera",
     "CheckReport",
     "DigitScenes",
     "EvaluationLoader",
@@ -35,6 +41,8 @@ __all__ = [
     "channels_of",
     "check_dataset",
     "class_frequencies",
+    "encode_hha",
+    "hha",
     "infer_taxonomy",
     "read_depth",
     "read_image",

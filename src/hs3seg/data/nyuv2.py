@@ -1,115 +1,189 @@
-"""NYU-Depth-v2's labelled frames with 40 classes: 795 train, 654 test, RGB with depth (Silberman et al., 2012)."""
+"""NYU-Depth-v2's labelled frames: 795 train, 654 test, RGB with depth (Silberman et al., 2012)."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.images import raw_mask, read_depth, read_image
-from hs3seg.data.pairs import check_size, read_list, unique_names
+from hs3seg.data.depth import DepthUnit
+from hs3seg.data.hha import TOOLBOX_CROP, Camera, camera_for, hha
+from hs3seg.data.images import read_image
+from hs3seg.data.nyuv2_folder import Depth, FolderSource, HHASource
+from hs3seg.data.nyuv2_labels import Labels
+from hs3seg.data.nyuv2_mat import MatSource, find_mat
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
+from hs3seg.files import write_atomically
+from hs3seg.taxonomies.nyuv2 import NYU40, TAXONOMIES, Classes, check_classes
 from hs3seg.taxonomy import Taxonomy
 
-# In the order of the label ids 1..40 (Gupta, Arbelaez, Malik, 2013); the names as ROOT/classes40.txt writes them.
-_CLASSES = (
-    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf"),
-    *("picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat"),
-    *("clothes", "ceiling", "books", "refridgerator", "television", "paper", "towel", "shower curtain", "box"),
-    *("whiteboard", "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag"),
-    *("otherstructure", "otherfurniture", "otherprop"),
-)
-VOID = 0
-Depth = Literal["none", "raw"]
+_CHANNELS: dict[Depth, int] = {"none": 3, "raw": 4, "filled": 4, "hha": 6}
 
 
 class NYUv2:
-    """One split: ROOT/SPLIT.txt lists `rgb depth label` files per line, relative to ROOT.
+    """One split.
 
-    Labels 1..40 become the classes 0..39; void, 0, is ignored. Depth is 8-bit and in-filled: metres = (v + 0.5) / 25.5.
+    Depth follows RGB as further channels of 8 bits: `raw` (as measured or, in folders with one kind of depth, as it is)
+    and `filled` are one channel, metres = (v + 0.5) / 25.5, see `hs3seg.data.depth`; `hha` is three: disparity, height,
+    angle, see `hs3seg.data.hha`.
 
     Args:
-        root: Folder of train.txt and test.txt. Class names come from its classes40.txt (`ID NAME` per line), if there.
-        split: train or test; there is no official val, but any list that is there is read.
-        depth: none = images are RGB; raw = the depth as it is stored is their fourth channel.
+        root: A folder in one of the layouts of `hs3seg.data.nyuv2_layout`; or nyu_depth_v2_labeled.mat, or the folder
+            that holds it.
+        split: train or test. There is no official val; in a folder, any list that is there is read.
+        depth: What follows RGB.
+        classes: 40, 13 or 4. The names of the 40 are those of ROOT/classes40.txt (`ID NAME` per line), if there.
+        labels: What label files hold: classes from 1 with 0 for void (`40`, `13`, `4`), from 0 with 255 for void
+            (`40-from-0`, ...), object ids (`894`); auto finds out.
+        depth_unit: What depth files hold, see `hs3seg.data.depth.DepthReader`; auto finds out.
+        hha_source: files = HHA pictures of the data set; depth = computed; auto = files where there are some.
+        hha_cache: Folder for computed HHA, one PNG per frame; without it, each reading computes it anew.
+        camera: For HHA, of an image of the frames' size; default `hs3seg.data.hha.camera_for`.
+
+    Attributes:
+        notes: What was found out about the files, in sentences.
 
     Raises:
-        DataError: no such list, a line of it that cannot be used, or a classes40.txt without exactly 40 classes.
+        DataError: no such split or files; files whose meaning is unclear (set `labels` or `depth_unit`); h5py missing.
     """
 
-    class_names = _CLASSES
+    class_names = NYU40.names
 
-    def __init__(self, root: Path, split: str, depth: Depth = "none") -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        depth: Depth = "none",
+        *,
+        classes: int = 40,
+        labels: Labels = "auto",
+        depth_unit: DepthUnit = "auto",
+        hha_source: HHASource = "auto",
+        hha_cache: Path | None = None,
+        camera: Camera | None = None,
+    ) -> None:
         root = Path(root)
-        listed = root / f"{split}.txt"
-        if not listed.is_file():
-            found = [name for name in ("train", "test") if (root / f"{name}.txt").is_file()]
-            raise DataError(
-                f"NYU-Depth-v2 split '{split}' needs the list '{listed}', which does not exist; official splits: train,"
-                f" test (there is no val); lists found: {', '.join(f'{name}.txt' for name in found) or 'none'}"
-            )
-        self.split, self._depth = split, depth
-        self.taxonomy = Taxonomy.from_names(_class_names(root / "classes40.txt"))
-        unread = ("depth",) if depth == "none" else ()
-        self._files = read_list(root, listed, ("rgb", "depth", "label"), unread)
-        self._names = unique_names(root, [rgb for rgb, _, _ in self._files])
+        if depth not in _CHANNELS:
+            raise DataError(f"NYU-Depth-v2 with depth = {depth!r}; allowed: {', '.join(_CHANNELS)}")
+        self.split, self._depth, self._camera = split, depth, camera
+        self._cache = Path(hha_cache) if hha_cache is not None else None
+        classes = check_classes(classes)
+        mat = find_mat(root)
+        self._source: _Source
+        if mat is not None and not (root / f"{split}.txt").is_file():
+            self.taxonomy = TAXONOMIES[classes]
+            if depth == "hha" and hha_source == "files":
+                raise DataError(f"{mat}: holds no HHA pictures; set hha_source = 'depth', or 'auto'")
+            self._source = MatSource(mat, split, depth, classes)
+        else:
+            self.taxonomy = _taxonomy(root, classes)
+            self._source = FolderSource(root, split, depth, classes, labels, depth_unit, hha_source)
+        self.notes = (*self._source.notes, *self._camera_note())
 
     @property
     def channels(self) -> int:
         """Channels of the images: RGB, and depth where it is asked for."""
-        return {"none": 3, "raw": 4}[self._depth]
+        return _CHANNELS[self._depth]
 
     @property
     def names(self) -> Sequence[str]:
-        """File stems of the RGB images."""
-        return self._names
+        """File stems of the RGB images; of the .mat file, the official frame numbers, from 0001."""
+        return self._source.names
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._source.names)
 
     def read(self, index: int) -> Sample:
-        """One frame, (3, H, W) or with depth (4, H, W), and its labels."""
-        rgb, depth, label = self._files[index]
-        image = read_image(rgb)
-        mask = _read_label(label)
-        if self._depth == "raw":
-            fourth = read_depth(depth)  # (1, H, W)
-            check_size(depth, fourth, rgb, image)
-            image = torch.cat([image, fourth])
-        check_size(label, mask, rgb, image)
-        return Sample(tv_tensors.Image(image), tv_tensors.Mask(mask), self._names[index])
+        """One frame, (3, H, W) or with depth (4 or 6, H, W), and its labels."""
+        image = self._source.image(index)
+        mask = self._source.mask(index, image)
+        if self._depth == "hha":
+            image = torch.cat([image, self._hha(index, image)])
+        elif self._depth != "none":
+            image = torch.cat([image, self._source.channel(index, image)])
+        return Sample(tv_tensors.Image(image), tv_tensors.Mask(mask), self.names[index])
 
     def files(self, index: int) -> tuple[str, ...]:
-        """RGB image, depth where it is read, and label."""
-        rgb, depth, label = self._files[index]
-        return (str(rgb), *([str(depth)] if self._depth == "raw" else []), str(label))
+        """RGB image, depth where it is read, and label; or the .mat file with the frame's number."""
+        return self._source.files(index)
 
-
-def _read_label(path: Path) -> Tensor:
-    """Classes (H, W) int64 of a label file, 0..39 or 255."""
-    raw = raw_mask(path)
-    if raw.ndim != 2:
-        raise DataError(f"{path}: has {raw.shape[2]} channels; labels of NYU-Depth-v2 have one, with ids 0..40")
-    wrong = (raw < 0) | (raw > len(_CLASSES))
-    if wrong.any():
-        y, x = (int(v) for v in np.argwhere(wrong)[0])
-        raise DataError(
-            f"{path}: label {raw[y, x]} at x={x}, y={y} ({int(wrong.sum())} such pixels) is no class; allowed: 0 = void"
-            " and 1..40; labels that count classes from 0, with 255 for void, are to be raised by 1, 255 to 0"
+    def _camera_note(self) -> tuple[str, ...]:
+        """Says so where the first frame has a shape for which no camera is known."""
+        if self._depth != "hha" or self._camera is not None:
+            return ()
+        try:
+            image = self._source.image(0)
+            height, width = image.shape[1:]
+            computed = self._source.picture(0, image) is None
+        except DataError:
+            return ()  # the check of the data reports it with its place
+        if not computed or abs(width * 3 / (height * 4) - 1) < 0.01 or (height, width) == TOOLBOX_CROP:
+            return ()
+        return (
+            f"Frames of {width}x{height} have another shape than the camera's 640x480; if they were cropped, HHA needs"
+            " camera = NYU_CAMERA.cropped(...).",
         )
-    ids = raw.astype(np.int64) - 1
-    ids[raw == VOID] = 255
-    return torch.from_numpy(ids)
+
+    def _hha(self, index: int, image: Tensor) -> Tensor:
+        """HHA (3, H, W) of a frame: a picture of the data set, from the cache, or computed."""
+        picture = self._source.picture(index, image)
+        if picture is not None:
+            return picture
+        metres = self._source.metres(index, image)
+        camera = self._camera or camera_for(*metres.shape)
+        if self._cache is None:
+            return _planes(hha(metres, camera=camera))
+        key = hashlib.blake2b(repr((camera, metres.shape)).encode(), digest_size=8)
+        key.update(metres.tobytes())
+        path = self._cache / f"{self.names[index].replace('/', '_')}-{key.hexdigest()}.png"
+        if path.is_file():
+            try:
+                return read_image(path)
+            except DataError:
+                pass  # damaged: made anew
+        pixels = hha(metres, camera=camera)
+        write_atomically(path, lambda temporary: Image.fromarray(pixels).save(temporary, "PNG"))
+        return _planes(pixels)
 
 
-def _class_names(path: Path) -> tuple[str, ...]:
-    """Names of ids 1..40 from lines `ID NAME`; the built-in ones where there is no file."""
-    if not path.is_file():
-        return _CLASSES
+class _Source(Protocol):
+    """Where frames come from; `image` is a frame's RGB, whose size the others must have."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def image(self, index: int) -> Tensor: ...
+
+    def mask(self, index: int, image: Tensor, /) -> Tensor: ...
+
+    def channel(self, index: int, image: Tensor, /) -> Tensor: ...
+
+    def metres(self, index: int, image: Tensor, /) -> NDArray[np.float32]: ...
+
+    def picture(self, index: int, image: Tensor, /) -> Tensor | None: ...
+
+    def files(self, index: int) -> tuple[str, ...]: ...
+
+
+def _planes(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _taxonomy(root: Path, classes: Classes) -> Taxonomy:
+    """The classes; names of the 40 from lines `ID NAME` of ROOT/classes40.txt, where there is such a file."""
+    path = root / "classes40.txt"
+    if classes != 40 or not path.is_file():
+        return TAXONOMIES[classes]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -119,12 +193,12 @@ def _class_names(path: Path) -> tuple[str, ...]:
         if not line.strip():
             continue
         word, _, name = line.strip().partition(" ")
-        if not word.isdecimal() or not name.strip() or int(word) > len(_CLASSES) or int(word) in names:
+        if not word.isdecimal() or not name.strip() or int(word) > classes or int(word) in names:
             raise DataError(f"{path}:{number}: '{line}' is no class; write one line `ID NAME` for each id 0..40")
         names[int(word)] = name.strip()
-    missing = [i for i in range(1, len(_CLASSES) + 1) if i not in names]
+    missing = [i for i in range(1, classes + 1) if i not in names]
     if missing:
         raise DataError(
             f"{path}: id {missing[0]} has no name; write one line `ID NAME` for each id 1..40, or remove it"
         )
-    return tuple(names[i] for i in range(1, len(_CLASSES) + 1))
+    return Taxonomy.from_names(names[i] for i in range(1, classes + 1))

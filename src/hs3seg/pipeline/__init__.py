@@ -1,6 +1,7 @@
 """The steps of a run as functions, file in and file out; and the run that calls them in order."""
 
 from hs3seg.builders import load_trained
+from hs3seg.pipeline.predict import predict_step
 from hs3seg.pipeline.run import run
 from hs3seg.pipeline.steps import (
     Session,
@@ -14,7 +15,6 @@ from hs3seg.pipeline.steps import (
 from hs3seg.pipeline.tools import (
     check_step,
     list_networks,
-    predict_step,
     profile_config,
     profile_network,
     train_command,

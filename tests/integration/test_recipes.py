@@ -9,7 +9,7 @@ from PIL import Image
 
 from hs3seg.cli import main
 from hs3seg.config import load_config
-from tests.unit.data.test_nyuv2 import write_nyuv2
+from tests.fabricate.nyuv2 import make_nyuv2
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 BIG = ("w48", "sagate", "hms", "wrn38")
@@ -25,8 +25,10 @@ def _pair(image: Path, mask: Path, classes: int, rng: np.random.Generator) -> No
 def fabricate(kind: str, root: Path) -> Path:
     """Two images per split in the layout of a kind of data."""
     rng = np.random.default_rng(0)
+    if kind == "cityscapes":
+        return make_cityscapes(root, {"train": 2, "val": 1}, size=(96, 192))
     if kind == "nyuv2":
-        return write_nyuv2(root, train=2, test=1, size=(96, 96))
+        return make_nyuv2(root, train=2, test=1, size=(96, 128), layout="sagate")  # 480x640 frames, HHA beside them
     for split in ("train", "val", "test"):
         for number in range(2):
             if kind == "camvid":  # 11 classes and void

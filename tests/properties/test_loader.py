@@ -118,6 +118,89 @@ def test_evaluation_sees_each_image_once_in_equal_sizes(world: int, batch_size: 
     assert sorted(seen) == list(range(11))
 
 
+Place = tuple[int, tuple[float, float] | None]
+
+
+def centred(epoch: int) -> list[Place]:
+    """Every other sample with a place that must be seen."""
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(epoch)).tolist()
+    return [(index, (float(index), 3.0 * index) if number % 2 else None) for number, index in enumerate(order)]
+
+
+class Noting:
+    """Images that hold the index and place they were made with, and a random number."""
+
+    def __call__(self, sample: Sample, center: tuple[float, float] | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        place = torch.tensor(center or (-1.0, -1.0))
+        values = torch.cat([place, torch.rand(1), torch.tensor([float(sample.name.split("-")[1])])])
+        return values.repeat(3, 1)[..., None], sample.mask[:1, :1].as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_given_order_is_followed_with_its_places(workers: int) -> None:
+    made = TrainingLoader(SCENES, Noting(), 3, 0, order=centred, num_workers=workers)
+    for epoch in (4, 0):
+        batches = list(made.epoch(epoch))
+        assert len(batches) == 3
+        indices = [index for batch in batches for index in batch.indices]
+        assert indices == [index for index, _ in centred(epoch)[:9]]
+        for position, values in enumerate(torch.cat([batch.images[:, 0, :, 0] for batch in batches])):
+            index, center = centred(epoch)[position]
+            assert tuple(values[:2].tolist()) == (center or (-1.0, -1.0))
+            assert int(values[3]) == index
+        late = list(made.epoch(epoch, 2))
+        assert all(same(a, b) for a, b in zip(batches[2:], late, strict=True))
+        shares = [
+            list(TrainingLoader(SCENES, Noting(), 3, 0, order=centred, rank=rank, world_size=3).epoch(epoch))
+            for rank in range(3)
+        ]
+        for number, batch in enumerate(batches):
+            assert torch.equal(torch.cat([share[number].images for share in shares]), batch.images)
+
+
+def test_an_order_augments_and_may_be_longer_or_shorter_than_the_data() -> None:
+    for length in (1, 4, 11, 40):
+        listed: list[Place] = [(number % 11, (5.0, 5.0)) for number in range(length)]
+        made = TrainingLoader(SCENES, TRANSFORM, 5, 0, order=lambda _epoch, listed=listed: listed)
+        batches = list(made.epoch(0))
+        assert [len(batch.names) for batch in batches] == [5, 5]
+        indices = [index for batch in batches for index in batch.indices]
+        assert indices == [listed[number % length][0] for number in range(10)]
+
+
+@pytest.mark.parametrize(("order", "found"), [([], "is empty"), ([(0, None), (11, None)], "holds position 11")])
+def test_an_order_that_cannot_be_followed_is_refused(order: list[Place], found: str) -> None:
+    with pytest.raises(DataError, match=rf"order of epoch 2 {found}; allowed: positions 0..10 of split 'train'"):
+        list(TrainingLoader(SCENES, TRANSFORM, 5, 0, order=lambda _epoch: order).epoch(2))
+
+
+def test_workers_live_on_through_epochs_left_early_errors_and_two_at_once() -> None:
+    plain, kept = loader(), loader(num_workers=2)
+    for epoch in range(6):
+        expected, batches = list(plain.epoch(epoch)), kept.epoch(epoch)
+        if epoch % 2:
+            assert same(next(batches), expected[0])
+            batches.close()
+        else:
+            assert all(same(a, b) for a, b in zip(batches, expected, strict=True))
+    first, second = kept.epoch(0), kept.epoch(1)
+    for a, b, c, d in zip(first, second, plain.epoch(0), plain.epoch(1), strict=True):
+        assert same(a, c)
+        assert same(b, d)
+
+
+def test_a_transform_that_fails_leaves_the_global_generator_alone() -> None:
+    def fails(_sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.rand(3)
+        raise ValueError("no")
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="no"):
+        list(TrainingLoader(SCENES, fails, 2, 0).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_empty_split_is_refused() -> None:
     with pytest.raises(DataError, match="empty"):
         TrainingLoader(DigitScenes("train", 0), TRANSFORM, 4, 0)

@@ -1,7 +1,7 @@
 """Cityscapes: its 35 labels, the 19 classes of training and evaluation, categories, and mean sizes of instances.
 
 Files hold label ids (0..33); networks learn train ids (0..18, all else 255). Source: labels.py and
-evalPixelLevelSemanticLabeling.py of github mcordts/cityscapesScripts, commit 0bcc4a7; weights: HRNet-Semantic-Segmentation.
+evalPixelLevelSemanticLabeling.py of github mcordts/cityscapesScripts, commit 0bcc4a7.
 """
 
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ CLASS_WEIGHTS = (
     *(0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023, 0.9539, 0.9843, 1.1116),
     *(0.9037, 1.0865, 1.0955, 1.0865, 1.1529, 1.0507),
 )
-"""Weight of each of the 19 classes in HRNet's cross-entropy."""
+"""Weight of each of the 19 classes in the cross-entropy of github HRNet/HRNet-Semantic-Segmentation."""
 
 
 def _train_ids() -> NDArray[np.uint8]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hs3seg.cli import main
+
 
 def torchrun(*words: object) -> None:
     with socket.socket() as free:
@@ -34,6 +36,19 @@ def test_evaluation_is_identical_on_two_processes(finished_run: Path, tmp_path: 
     assert found[1]["num_images"] == 8
     samples = [np.load(folder / "samples-val.npz") for folder in (weights, tmp_path)]
     assert all((samples[0][key] == samples[1][key]).all() for key in samples[0].files)
+
+
+def test_protocols_are_identical_on_two_processes(finished_run: Path, tmp_path: Path) -> None:
+    weights = finished_run / "arms" / "hs3"
+    looks = ["--evaluation.scales", "[0.5, 1.0]", "--evaluation.flip", "true", "--evaluation.crop", "32,32"]
+    words = ["evaluate", str(weights), "--split", "val", *looks, "--evaluation.boundaries", "true"]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    torchrun(*words, "--out", tmp_path / "two")
+    one, two = (json.loads((tmp_path / name / "evaluation-val.json").read_text()) for name in ("one", "two"))
+    assert one == two
+    assert one["protocol"]["crop"] == [32, 32]
+    assert 0 <= one["boundary_f"]["mean"] <= 1
+    assert one["mean_accuracy"] > 0
 
 
 def test_a_whole_run_on_two_processes(config: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from hs3seg.analysis.affinity import class_affinity
 from hs3seg.analysis.baselines import deep_supervision, no_supervision, random_control, reversed_order
+from hs3seg.analysis.boundaries import BoundaryCounter
 from hs3seg.analysis.clustering import (
     cluster_classes,
     halved_sizes,
@@ -20,6 +21,7 @@ from hs3seg.analysis.confusion import (
     save_arrays,
     save_confusions,
 )
+from hs3seg.analysis.metrics import frequency_weighted_iou, level_miou, mean_accuracy, share_of_errors_inside
 from hs3seg.analysis.plan import FusePlan, StagePlan, SupervisionPlan
 from hs3seg.analysis.study import METHODS, Study, analyze
 from hs3seg.analysis.tradeoff import (
@@ -35,6 +37,7 @@ from hs3seg.analysis.tradeoff import (
 __all__ = [
     "DEFAULT_ASPECT",
     "METHODS",
+    "BoundaryCounter",
     "FusePlan",
     "Reference",
     "StagePlan",
@@ -48,12 +51,15 @@ __all__ = [
     "cluster_classes",
     "confusion_matrix",
     "deep_supervision",
+    "frequency_weighted_iou",
     "halved_sizes",
     "iou_per_class",
     "kmeans_groupings",
+    "level_miou",
     "line",
     "load_confusions",
     "load_embeddings",
+    "mean_accuracy",
     "mean_iou",
     "no_supervision",
     "pixel_accuracy",
@@ -62,6 +68,7 @@ __all__ = [
     "reversed_order",
     "save_arrays",
     "save_confusions",
+    "share_of_errors_inside",
     "spectral_groupings",
     "theta_of_ratio",
     "tradeoff_curve",

@@ -3,7 +3,8 @@
 Plain dictionaries map names to classes; nothing registers itself.
 """
 
-from hs3seg.builders.datasets import make_dataset, make_evaluation_loader, make_subset, make_training_loader
+from hs3seg.builders.datasets import make_dataset, make_subset, make_training_loader
+from hs3seg.builders.evaluation import make_evaluation_loader, make_protocol
 from hs3seg.builders.model import (
     example_of,
     make_fuse,
@@ -27,6 +28,7 @@ __all__ = [
     "make_fuse",
     "make_loss",
     "make_network",
+    "make_protocol",
     "make_runtime",
     "make_stages",
     "make_subset",

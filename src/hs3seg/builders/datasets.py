@@ -8,8 +8,6 @@ from hs3seg.data import (
     CachedDataset,
     CamVid,
     DigitScenes,
-    EvaluationLoader,
-    EvaluationTransform,
     FolderDataset,
     NYUv2,
     SegmentationDataset,
@@ -117,18 +115,6 @@ def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: 
         transform,
         batch,
         config.seed,
-        num_workers=config.data.num_workers,
-        rank=runtime.rank,
-        world_size=runtime.world_size,
-    )
-
-
-def make_evaluation_loader(config: Config, dataset: SegmentationDataset, runtime: Runtime) -> EvaluationLoader:
-    """Whole images at the network's size, masks at label resolution."""
-    return EvaluationLoader(
-        dataset,
-        EvaluationTransform(config.augment.resize),
-        config.evaluation.batch_size,
         num_workers=config.data.num_workers,
         rank=runtime.rank,
         world_size=runtime.world_size,

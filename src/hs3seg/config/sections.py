@@ -147,10 +147,11 @@ class EvaluationConfig(Section):
     stride: Size | None = Field(
         None, description="sliding window: steps down and to the right; none = two thirds of it"
     )
-    merge: Literal["auto", "probabilities", "logits", "sum_exp", "hms"] = Field(
+    merge: Literal["auto", "probabilities", "logits", "mean_exp", "sum_exp", "hms"] = Field(
         "auto",
-        description="how scales and windows become one: mean of probabilities, HMS's attention, or the sum of"
-        " exponentials as HRNet's and SA-Gate's code; auto = hms where the network has it, else probabilities",
+        description="how scales and windows become one: mean of probabilities or logits, exponentials as HRNet's"
+        " (mean_exp) and SA-Gate's code (sum_exp), HMS's attention; auto = hms where the network has it, else"
+        " probabilities",
     )
     boundaries: bool = Field(False, description="also boundary F-score and boundary IoU; costs time")
 

@@ -3,12 +3,15 @@
 from hs3seg.engine.evaluation import Evaluation, evaluate
 from hs3seg.engine.loop import Job, finished, train
 from hs3seg.engine.progress import Reporter
+from hs3seg.engine.protocol import PRESETS, Protocol, segment
 from hs3seg.engine.runtime import Runtime
 from hs3seg.engine.weights import load_into, read_weights, save_weights
 
 __all__ = [
+    "PRESETS",
     "Evaluation",
     "Job",
+    "Protocol",
     "Reporter",
     "Runtime",
     "evaluate",
@@ -16,5 +19,6 @@ __all__ = [
     "load_into",
     "read_weights",
     "save_weights",
+    "segment",
     "train",
 ]

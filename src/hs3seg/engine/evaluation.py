@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, runtime_checkable
+from typing import Protocol as Protocol_
 
 import numpy as np
 import torch
@@ -11,11 +12,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from hs3seg.analysis import iou_per_class, mean_iou, pixel_accuracy
+from hs3seg.analysis import (
+    BoundaryCounter,
+    frequency_weighted_iou,
+    iou_per_class,
+    level_miou,
+    mean_accuracy,
+    mean_iou,
+    pixel_accuracy,
+    share_of_errors_inside,
+)
 from hs3seg.data import EvaluationLoader
 from hs3seg.engine.progress import Reporter
+from hs3seg.engine.protocol import Protocol, segment
 from hs3seg.engine.runtime import Runtime
+from hs3seg.errors import ConfigError
 from hs3seg.nn import ClassMeans, Supervised
+from hs3seg.taxonomy import Grouping
+
+
+@runtime_checkable
+class Counter(Protocol_):
+    """Something else that is counted from the final predictions; its counts are summed over all processes."""
+
+    counts: dict[str, NDArray[np.int64]]
+
+    def add(self, index: int, truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> None:
+        """Adds one image: its position in the split, labels (H, W) and predicted classes (H, W)."""
+
+    def scores(self) -> dict[str, Any]:
+        """Plain values for the evaluation's JSON."""
 
 
 @dataclass
@@ -31,6 +57,10 @@ class Evaluation:
         all_ignored: Names of images in which no pixel has a class; they are kept and count as ignored.
         samples: Arrays for the report: `names`, and per sample `i/image` (RGB), `i/truth`, `i/STAGE`, `i/final`.
         embeddings: Per stage (K, C) mean feature of each class, where asked for.
+        groupings: Per stage its classes' groups.
+        protocol: How the images were looked at.
+        boundaries: Boundary pixels, where asked for.
+        counters: What else was counted.
     """
 
     split: str
@@ -41,6 +71,10 @@ class Evaluation:
     all_ignored: list[str] = field(default_factory=list)
     samples: dict[str, NDArray[Any]] = field(default_factory=dict)
     embeddings: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    groupings: dict[str, Grouping] = field(default_factory=dict)
+    protocol: Protocol = field(default_factory=Protocol)
+    boundaries: BoundaryCounter | None = None
+    counters: Sequence[Counter] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a class that the truth lacks has the value null."""
@@ -53,7 +87,21 @@ class Evaluation:
             "all_ignored_images": self.all_ignored,
             "miou": _number(mean_iou(final)),
             "pixel_accuracy": _number(pixel_accuracy(final)),
+            "mean_accuracy": _number(mean_accuracy(final)),
+            "frequency_weighted_iou": _number(frequency_weighted_iou(final)),
             "iou": _by_name(self.group_names["final"], final),
+            "protocol": asdict(self.protocol),
+            **(self._boundary_scores() if self.boundaries is not None else {}),
+            # The final output at the level of detail of each stage.
+            "levels": {
+                stage: {
+                    "num_groups": grouping.num_groups,
+                    "miou": _number(level_miou(final, grouping)),
+                    "share_of_errors_inside_groups": _number(share_of_errors_inside(final, grouping)),
+                }
+                for stage, grouping in self.groupings.items()
+            },
+            **{key: value for counter in self.counters for key, value in counter.scores().items()},
             "stages": {
                 stage: {
                     "num_groups": len(confusion),
@@ -64,6 +112,18 @@ class Evaluation:
                 for stage, confusion in self.confusions.items()
                 if stage != "final"
             },
+        }
+
+    def _boundary_scores(self) -> dict[str, Any]:
+        assert self.boundaries is not None
+        scores = self.boundaries.scores()
+        names = self.group_names["final"]
+        return {
+            f"boundary_{kind}": {
+                "mean": _number(float(np.nanmean(values)) if not np.isnan(values).all() else math.nan),
+                "per_class": {name: _number(v) for name, v in zip(names, values, strict=True)},
+            }
+            for kind, values in scores.items()
         }
 
 
@@ -77,6 +137,9 @@ def evaluate(
     std: Tensor,
     num_samples: int = 0,
     with_embeddings: bool = False,
+    protocol: Protocol | None = None,
+    boundaries: bool = False,
+    counters: Sequence[Counter] = (),
     label: str = "evaluate",
 ) -> Evaluation:
     """Runs a model over a split and counts.
@@ -92,10 +155,17 @@ def evaluate(
         mean: (C,) input mean, 0..1.
         std: (C,) input standard deviation.
         num_samples: Images kept for the report, spread evenly over the split.
-        with_embeddings: Also average each stage's features per class (for k-means).
+        with_embeddings: Also average each stage's features per class (for k-means); only with a single look.
+        protocol: Scales, mirrored, sliding window; None = one look at every image.
+        boundaries: Also count for boundary F and boundary IoU.
+        counters: What else to count from the final predictions.
         label: Shown in progress.
     """
     taxonomy = loader.dataset.taxonomy
+    protocol = protocol or Protocol()
+    if with_embeddings and not protocol.is_single:
+        raise ConfigError("features of classes are averaged from one look at every image; leave out scales and flip")
+    edges = BoundaryCounter(taxonomy.num_classes, taxonomy.ignore_index) if boundaries else None
     was_training = model.training
     model = runtime.place(model).eval()
     counter = _Counter(model, taxonomy.num_classes, taxonomy.ignore_index, runtime.device)
@@ -108,18 +178,30 @@ def evaluate(
         for batch in loader:
             masks = batch.masks.to(runtime.device)
             with runtime.accelerator.autocast():
-                # {stage: (n, k_i, h, w)}, {stage: (n, C_i, h, w)}
-                outputs, features = model.forward_with_features(runtime.images(batch.images, mean, std))
-            if means is not None:
-                means.update(features, masks, taxonomy.ignore_index)
+                images = runtime.images(batch.images, mean, std)
+                if means is None:
+                    outputs = segment(model, images, protocol)  # {stage: (n, k_i, h, w)}
+                else:
+                    outputs, features = model.forward_with_features(images)  # and {stage: (n, C_i, h, w)}
+                    means.update(features, masks, taxonomy.ignore_index)
             for i, (index, name) in enumerate(zip(batch.indices, batch.names, strict=True)):
                 predictions = counter.add(name, {s: o[i : i + 1] for s, o in outputs.items()}, masks[i])
+                if edges is not None or counters:
+                    truth, final = batch.masks[i].numpy(), predictions["final"].cpu().numpy()
+                    if edges is not None:
+                        edges.add(truth, final)
+                    for other in counters:
+                        other.add(index, truth, final)
                 if index in wanted:
                     samples.append(
                         (index, name, _sample(batch.images[i], batch.masks[i], predictions, taxonomy.ignore_index))
                     )
             task.advance(min(len(batch.names) * runtime.world_size, total))
     model.train(was_training)
+    if edges is not None:
+        edges.counts = {name: _summed(value, runtime) for name, value in edges.counts.items()}
+    for other in counters:
+        other.counts = {name: _summed(value, runtime) for name, value in other.counts.items()}
     return Evaluation(
         split=loader.dataset.split,
         confusions={stage: runtime.sum(count).cpu().numpy() for stage, count in counter.counts.items()},
@@ -132,7 +214,15 @@ def evaluate(
         all_ignored=sorted(runtime.gather(counter.all_ignored)),
         samples=_pack(sorted(runtime.gather(samples), key=lambda sample: sample[0])),
         embeddings=_embeddings(means, runtime) if means is not None else {},
+        groupings={stage.stage: stage.grouping for stage in model.plan.stages},
+        protocol=protocol,
+        boundaries=edges,
+        counters=counters,
     )
+
+
+def _summed(counts: NDArray[np.int64], runtime: Runtime) -> NDArray[np.int64]:
+    return runtime.sum(torch.from_numpy(counts).to(runtime.device)).cpu().numpy()
 
 
 class _Counter:

@@ -20,6 +20,7 @@ from hs3seg.builders import (
     make_evaluation_loader,
     make_loss,
     make_network,
+    make_protocol,
     make_runtime,
     make_subset,
     make_supervised,
@@ -176,8 +177,15 @@ def evaluate_step(session: Session, weights: Path, split: str, *, out: Path | No
     folder = out or (weights if weights.is_dir() else weights.parent)
     path = folder / f"evaluation-{split}.json"
     trained = load_trained(weights)
+    settings = session.config.evaluation
     result = _evaluate(
-        session, trained, split, num_samples=session.config.evaluation.num_samples, label=f"evaluate on {split}"
+        session,
+        trained,
+        split,
+        num_samples=settings.num_samples,
+        protocol=make_protocol(settings),
+        boundaries=settings.boundaries,
+        label=f"evaluate on {split}",
     )
     values = result.to_dict()
     if session.runtime.is_main:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hs3seg.cli import main
 from hs3seg.config import load_config
+from tests.fabricate.cityscapes import make_cityscapes
 from tests.fabricate.nyuv2 import make_nyuv2
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))

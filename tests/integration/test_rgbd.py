@@ -71,10 +71,13 @@ def test_data_check_reads_depth(nyuv2: Path, tmp_path: Path, hs3: Call) -> None:
             " network for RGB, e.g. network.name = 'hrnet_w18'",
         ),
         (
-            ["--data.kind", "digits", "--data.depth", "none", "--data.evaluate_splits", '["val"]'],
+            ["--data.kind", "digits", "--data.evaluate_splits", '["val"]'],
             "gives 3 channels, network 'sagate_resnet101' takes 4; digits data has no depth: set a network for RGB",
         ),
-        (["--data.kind", "camvid"], "data.depth = 'raw', but camvid data has no depth; set data.depth = 'none'"),
+        (
+            ["--data.kind", "camvid", "--data.depth", "raw"],
+            "key 'data.depth' is for data.kind = 'nyuv2' or 'cityscapes', not for 'camvid'; leave it out",
+        ),
         (["--data.depth", "metric"], "'data.depth' = 'metric'; must be 'none', 'raw', 'filled' or 'hha'"),
         (["--data.evaluate_splits", '["val"]'], "official splits: train, test (there is no val)"),
     ],

@@ -32,6 +32,14 @@ def test_none_unsets_an_optional_value(file: Path) -> None:
     assert load_config(file, ["--supervision.theta_degrees", "none"]).supervision.theta_degrees is None
 
 
+def test_another_kind_of_data_leaves_out_the_keys_of_the_file_that_it_lacks(file: Path) -> None:
+    file.write_text(MINIMAL.replace('"camvid"', '"nyuv2"\nroot = "there"\nclasses = 13\nlabels = "40"'))
+    assert load_config(file).data.model_dump()["classes"] == 13
+    config = load_config(file, ["--data.kind", "cityscapes", "--data.labels", "coarse"])
+    assert (config.data.kind, config.data.root) == ("cityscapes", "there")
+    assert config.data.model_dump()["labels"] == "coarse"
+
+
 def test_text_values_stay_text(file: Path) -> None:
     assert load_config(file, ["--name", "123"]).name == "123"
     assert load_config(file, ["--network.pretrained", "w.pth"]).network.pretrained == "w.pth"
@@ -48,6 +56,8 @@ def test_text_values_stay_text(file: Path) -> None:
         (["--augment.crop", "[1, -2]"], ["augment.crop", "-2"]),
         (["--train.epochs"], ["--train.epochs", "no value"]),
         (["stray"], ["stray", "--section.key value"]),
+        (["--data.cv", "1"], ["data.cv", "'cityscapes'", "not for 'camvid'", "leave it out"]),
+        (["--data.kind", "nyuv2", "--data.labels", "fine"], ["data.labels", "fine", "'40-from-0'"]),
     ],
 )
 def test_wrong_overrides_name_key_value_and_remedy(file: Path, overrides: list[str], words: list[str]) -> None:
@@ -66,6 +76,9 @@ def test_wrong_overrides_name_key_value_and_remedy(file: Path, overrides: list[s
         (MINIMAL + "[trian]\nepochs = 3\n", ["unknown key 'trian'", "'train'"]),
         (MINIMAL + "[train]\nepoch = 3\n", ["unknown key 'train.epoch'", "'train.epochs'"]),
         (MINIMAL.replace("crop = [32, 48]", ""), ["augment.crop", "missing"]),
+        (MINIMAL.replace('kind = "camvid"', 'root = "x"'), ["data.kind", "missing"]),
+        (MINIMAL.replace("camvid", "camvit"), ["'data.kind' = 'camvit'", "'camvid'", "'folder'"]),
+        (MINIMAL.replace("[augment]", "rooot = 'x'\n[augment]"), ["unknown key 'data.rooot'", "'data.root'"]),
         (MINIMAL + '[train]\nepochs = "3"\n', ["train.epochs", "integer"]),
     ],
 )
@@ -106,6 +119,10 @@ def test_every_key_is_described() -> None:
     rows = list(describe_keys())
     assert {"data.root", "train.epochs", "supervision.gamma", "name"} <= {key for key, _, _ in rows}
     assert all(meaning for _, _, meaning in rows)
+    assert [meaning.split(":")[0] for key, _, meaning in rows if key == "data.labels"] == [
+        "nyuv2 data",
+        "cityscapes data",
+    ]
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "configs").glob("*.toml")), ids=lambda p: p.stem)

@@ -1,13 +1,16 @@
 """Data sets, their splits and loaders."""
 
-from collections.abc import Callable
+import hashlib
 from pathlib import Path
 
-from hs3seg.config import Config, DataConfig
+from hs3seg.config import CamVidData, CityscapesData, Config, DataConfig, DigitsData, FolderData, NYUv2Data
+from hs3seg.config.data import SHARED_KEYS
 from hs3seg.data import (
     CachedDataset,
     CamVid,
+    Cityscapes,
     DigitScenes,
+    DiskCache,
     FolderDataset,
     NYUv2,
     SegmentationDataset,
@@ -22,56 +25,61 @@ from hs3seg.errors import ConfigError
 from hs3seg.taxonomy import Taxonomy
 
 
-def _folder(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
+def _open(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
     root = Path(data.root)
+    match data:
+        case FolderData():
+            return FolderDataset(
+                root,
+                split,
+                _taxonomy(data, root),
+                images=data.images,
+                masks=data.masks,
+                encoding=data.encoding,
+                seed=seed,
+            )
+        case CamVidData():
+            return CamVid(root, split)
+        case NYUv2Data():
+            return NYUv2(
+                root,
+                split,
+                data.depth,
+                classes=data.classes or 40,
+                labels=data.labels,
+                depth_unit=data.depth_unit,
+                hha_source=data.hha_source,
+                hha_cache=Path(data.hha_cache) if data.hha_cache else None,
+            )
+        case CityscapesData():
+            return Cityscapes(
+                root,
+                split,
+                labels=data.labels,
+                cv=data.cv,
+                depth=data.depth,
+                coarse_threshold=data.coarse_threshold,
+                coarse_classes=data.coarse_classes,
+                coarse_cut_border=data.coarse_cut_border,
+            )
+        case DigitsData():
+            sizes = dict(zip(("train", "val", "test"), data.num_images, strict=True))
+            if split not in sizes:
+                raise ConfigError(f"digits has no split '{split}'; allowed: {', '.join(sizes)}")
+            return DigitScenes(split, sizes[split], size=data.size, seed=seed)
+
+
+def _taxonomy(data: FolderData, root: Path) -> Taxonomy:
     if data.taxonomy:
-        taxonomy = Taxonomy.load(Path(data.taxonomy))
-    elif (root / "taxonomy.toml").exists():
-        taxonomy = Taxonomy.load(root / "taxonomy.toml")
-    else:
-        taxonomy = infer_taxonomy(root, masks=data.masks)
-    return FolderDataset(root, split, taxonomy, images=data.images, masks=data.masks, encoding=data.encoding, seed=seed)
-
-
-def _camvid(data: DataConfig, split: str, _seed: int) -> SegmentationDataset:
-    return CamVid(Path(data.root), split)
-
-
-def _nyuv2(data: DataConfig, split: str, _seed: int) -> SegmentationDataset:
-    return NYUv2(
-        Path(data.root),
-        split,
-        data.depth,
-        classes=data.classes or 40,
-        labels=data.labels,
-        depth_unit=data.depth_unit,
-        hha_source=data.hha_source,
-        hha_cache=Path(data.hha_cache) if data.hha_cache else None,
-    )
-
-
-def _digits(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
-    sizes = dict(zip(("train", "val", "test"), data.num_images, strict=True))
-    if split not in sizes:
-        raise ConfigError(f"digits has no split '{split}'; allowed: {', '.join(sizes)}")
-    return DigitScenes(split, sizes[split], size=data.size, seed=seed)
-
-
-_DATASETS: dict[str, Callable[[DataConfig, str, int], SegmentationDataset]] = {
-    "folder": _folder,
-    "camvid": _camvid,
-    "nyuv2": _nyuv2,
-    "digits": _digits,
-}
-
-
-WITH_DEPTH = ("nyuv2",)  # kinds
+        return Taxonomy.load(Path(data.taxonomy))
+    if (root / "taxonomy.toml").exists():
+        return Taxonomy.load(root / "taxonomy.toml")
+    return infer_taxonomy(root, masks=data.masks)
 
 
 def make_dataset(config: Config, split: str) -> SegmentationDataset:
     """A split of the config's data, by the data set's own name of it."""
     data = config.data
-    channels_wanted(data)
     if data.kind != "digits":
         if not data.root:
             raise ConfigError(f"data.root is empty; say where the {data.kind} data is: --data.root FOLDER")
@@ -79,7 +87,11 @@ def make_dataset(config: Config, split: str) -> SegmentationDataset:
             raise ConfigError(
                 f"data.root '{data.root}' is not a folder; give the data set's top folder: --data.root FOLDER"
             )
-    dataset = _DATASETS[data.kind](data, split, config.seed)
+    dataset = _open(data, split, config.seed)
+    if data.disk_cache:
+        options = data.model_dump_json(exclude=set(SHARED_KEYS))  # what the samples depend on besides their files
+        name = f"{data.kind}-{split}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
+        dataset = DiskCache(dataset, Path(data.disk_cache) / name, max_gib=data.disk_cache_gib, key=options)
     return CachedDataset(dataset) if data.cache else dataset
 
 
@@ -119,17 +131,3 @@ def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: 
         rank=runtime.rank,
         world_size=runtime.world_size,
     )
-
-
-def channels_wanted(data: DataConfig) -> int:
-    """Channels of the images that the config asks for.
-
-    Raises:
-        ConfigError: depth from data that has none.
-    """
-    if data.depth != "none" and data.kind not in WITH_DEPTH:
-        raise ConfigError(
-            f"data.depth = '{data.depth}', but {data.kind} data has no depth; set data.depth = 'none'"
-            f" (data.kind with depth: {', '.join(WITH_DEPTH)})"
-        )
-    return 3 + {"none": 0, "raw": 1, "filled": 1, "hha": 3}[data.depth]

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from hs3seg import networks
 from hs3seg.analysis import FusePlan, SupervisionPlan
-from hs3seg.builders.datasets import WITH_DEPTH, channels_wanted
-from hs3seg.config import Config, DataConfig
+from hs3seg.config import CityscapesData, Config, DataConfig, NYUv2Data
 from hs3seg.data import LabelStatistics
 from hs3seg.engine import Runtime
 from hs3seg.errors import ConfigError
@@ -34,7 +33,7 @@ def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
     """
     torch.manual_seed(config.seed)
     settings = config.network
-    channels = channels_wanted(config.data)
+    channels = config.data.channels
     with_depth = settings.name in networks.names() and "depth_channels" in networks.options_of(settings.name)
     network = networks.create(
         settings.name,
@@ -50,19 +49,29 @@ def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
     taken = int(getattr(network, "in_channels", 3))
     if taken != channels:
         raise ConfigError(
-            f"data.depth = '{config.data.depth}' gives {channels} channels, network '{settings.name}' takes {taken};"
+            f"{_source(config.data)} gives {channels} channels, network '{settings.name}' takes {taken};"
             f" {_remedy(config.data)}"
         )
     return network
 
 
+def _source(data: DataConfig) -> str:
+    """What decides the number of channels."""
+    return (
+        f"data.depth = '{data.depth}'"
+        if isinstance(data, (NYUv2Data, CityscapesData))
+        else f"data.kind = '{data.kind}'"
+    )
+
+
 def _remedy(data: DataConfig) -> str:
     """What to set where data and network do not fit."""
+    if not isinstance(data, (NYUv2Data, CityscapesData)):
+        return f"{data.kind} data has no depth: set a network for RGB, e.g. network.name = 'hrnet_w18'"
     if data.depth != "none":
         return "set data.depth = 'none', or network.name = 'sagate_resnet101'"
-    if data.kind in WITH_DEPTH:
-        return "set data.depth = 'raw', or a network for RGB, e.g. network.name = 'hrnet_w18'"
-    return f"{data.kind} data has no depth: set a network for RGB, e.g. network.name = 'hrnet_w18'"
+    some = "raw" if isinstance(data, NYUv2Data) else "disparity"
+    return f"set data.depth = '{some}', or a network for RGB, e.g. network.name = 'hrnet_w18'"
 
 
 def make_stages(config: Config, network: nn.Module) -> tuple[str, ...]:

@@ -4,7 +4,15 @@ A config file states a complete run. `load_config` reads it, lays `--section.key
 every key and value in one place, so that a typo in the file and one on the command line get the same answer.
 """
 
-from hs3seg.config.data import AugmentConfig, DataConfig
+from hs3seg.config.data import (
+    AugmentConfig,
+    CamVidData,
+    CityscapesData,
+    DataConfig,
+    DigitsData,
+    FolderData,
+    NYUv2Data,
+)
 from hs3seg.config.load import apply_overrides, config_from_dict, describe_keys, load_config
 from hs3seg.config.sections import (
     Config,
@@ -18,11 +26,16 @@ from hs3seg.config.sections import (
 
 __all__ = [
     "AugmentConfig",
+    "CamVidData",
+    "CityscapesData",
     "Config",
     "DataConfig",
+    "DigitsData",
     "EvaluationConfig",
+    "FolderData",
     "FuseConfig",
     "LossConfig",
+    "NYUv2Data",
     "NetworkConfig",
     "SupervisionConfig",
     "TrainConfig",

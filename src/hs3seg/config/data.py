@@ -1,6 +1,6 @@
-"""The sections of data and augmentation."""
+"""The sections of data, one per kind, and of augmentation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,42 +14,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class DataConfig(Section):
-    """Where images and masks come from."""
+class _Data(Section):
+    """What every kind of data has."""
 
-    kind: Literal["folder", "camvid", "nyuv2", "digits"] = Field(
-        description="folder = your images and masks; camvid = SegNet's layout; nyuv2 = NYU-Depth-v2, the official .mat"
-        " or folders of pictures; digits = embedded digit scenes"
-    )
     root: str = Field("", description="folder of the data set; not used by digits")
-    images: str = Field("images", description="folder kind: name of the image folder below root")
-    masks: str = Field("masks", description="folder kind: name of the mask folder below root")
-    encoding: Literal["auto", "index", "rgb"] = Field(
-        "auto", description="folder kind: masks hold class ids (index, also palette PNG) or colours (rgb)"
-    )
-    taxonomy: str = Field(
-        "", description="folder kind: taxonomy.toml; empty = ROOT/taxonomy.toml, else inferred from the masks"
-    )
-    depth: Literal["none", "raw", "filled", "hha"] = Field(
-        "none",
-        description="channels after RGB, for sagate_resnet101; nyuv2 kind: raw = the depth that the files hold, filled"
-        " = the depth without holes (1 channel each), hha = disparity, height and angle (3 channels)",
-    )
-    classes: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="nyuv2 kind: 40, 13 or 4; none = all that the data set has"
-    )
-    labels: Literal["auto", "40", "40-from-0", "13", "13-from-0", "4", "4-from-0", "894"] = Field(
-        "auto",
-        description="nyuv2 kind: what label files hold: 40, 13, 4 (classes from 1), the same with -from-0, or 894; auto"
-        " = find out",
-    )
-    depth_unit: Literal["auto", "metres", "millimetres", "tenth_millimetres", "ten_metres", "relative"] = Field(
-        "auto", description="nyuv2 kind: what depth files hold; auto = find out"
-    )
-    hha_source: Literal["auto", "files", "depth"] = Field(
-        "auto", description="nyuv2 kind: HHA from pictures that are there, or computed from depth; auto = what is there"
-    )
-    hha_cache: str = Field("", description="nyuv2 kind: folder that keeps computed HHA pictures; empty = none is kept")
     train_split: str = Field("train", description="split to train on")
     evaluate_splits: tuple[str, ...] = Field(("val",), description="splits to evaluate every arm on, at the end")
     analysis_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
@@ -61,10 +29,109 @@ class DataConfig(Section):
     )
     num_workers: Annotated[int, Field(ge=0)] = Field(1, description="loader processes; results do not depend on it")
     cache: bool = Field(False, description="keep decoded images in memory; for sets smaller than the memory")
-    num_images: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
-        (512, 128, 128), description="digits: scenes in train, val, test"
+    disk_cache: str = Field("", description="folder that keeps decoded images for the next runs; empty = none is kept")
+    disk_cache_gib: Annotated[float, Field(gt=0)] = Field(
+        20.0, description="most that disk_cache may take, in GiB per split; what does not fit is decoded every time"
     )
-    size: Size = Field((96, 128), description="digits: height and width of a scene in pixels")
+    uniform_share: Fraction = Field(
+        0.0, description="share of training crops placed on a class drawn with equal probability, as NVIDIA's HMS has"
+    )
+
+    @property
+    def channels(self) -> int:
+        """Of the images: RGB and what follows."""
+        return 3
+
+
+class FolderData(_Data):
+    """Your images and masks."""
+
+    kind: Literal["folder"] = Field("folder", description="your images and masks")
+    images: str = Field("images", description="name of the image folder below root")
+    masks: str = Field("masks", description="name of the mask folder below root")
+    encoding: Literal["auto", "index", "rgb"] = Field(
+        "auto", description="masks hold class ids (index, also palette PNG) or colours (rgb)"
+    )
+    taxonomy: str = Field("", description="taxonomy.toml; empty = ROOT/taxonomy.toml, else inferred from the masks")
+
+
+class CamVidData(_Data):
+    """CamVid."""
+
+    kind: Literal["camvid"] = Field("camvid", description="CamVid in SegNet's layout")
+
+
+class NYUv2Data(_Data):
+    """NYU-Depth-v2."""
+
+    kind: Literal["nyuv2"] = Field("nyuv2", description="NYU-Depth-v2, the official .mat or folders of pictures")
+    depth: Literal["none", "raw", "filled", "hha"] = Field(
+        "none",
+        description="channels after RGB, for sagate_resnet101: raw = the depth that the files hold, filled = the depth"
+        " without holes (1 channel each), hha = disparity, height and angle (3 channels)",
+    )
+    classes: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="40, 13 or 4; none = all that the data set has"
+    )
+    labels: Literal["auto", "40", "40-from-0", "13", "13-from-0", "4", "4-from-0", "894"] = Field(
+        "auto",
+        description="what label files hold: 40, 13, 4 (classes from 1), the same with -from-0, or 894; auto = find out",
+    )
+    depth_unit: Literal["auto", "metres", "millimetres", "tenth_millimetres", "ten_metres", "relative"] = Field(
+        "auto", description="what depth files hold; auto = find out"
+    )
+    hha_source: Literal["auto", "files", "depth"] = Field(
+        "auto", description="HHA from pictures that are there, or computed from depth; auto = what is there"
+    )
+    hha_cache: str = Field("", description="folder that keeps computed HHA pictures; empty = none is kept")
+
+    @property
+    def channels(self) -> int:
+        """Of the images: RGB and what follows."""
+        return 3 + {"none": 0, "raw": 1, "filled": 1, "hha": 3}[self.depth]
+
+
+class CityscapesData(_Data):
+    """Cityscapes."""
+
+    kind: Literal["cityscapes"] = Field("cityscapes", description="Cityscapes: leftImg8bit, gtFine, gtCoarse ...")
+    depth: Literal["none", "disparity"] = Field("none", description="channel after RGB, for sagate_resnet101")
+    labels: Literal["fine", "coarse", "autolabelled"] = Field(
+        "fine", description="fine; coarse; autolabelled = those that a network made for train_extra, else fine"
+    )
+    cv: Annotated[int, Field(ge=0, le=3)] = Field(
+        0, description="0 = official train and val; 1, 2 = other cities in val; 3 = train has val's cities, too"
+    )
+    coarse_threshold: Fraction = Field(0.5, description="autolabelled pixels of a smaller probability are ignored")
+    coarse_classes: tuple[str, ...] = Field(
+        (), description="classes taken from the coarse labels where files are autolabelled, e.g. truck, bus, train"
+    )
+    coarse_cut_border: bool = Field(False, description="ignore the border of autolabelled frames")
+
+    @property
+    def channels(self) -> int:
+        """Of the images: RGB and what follows."""
+        return 3 if self.depth == "none" else 4
+
+
+class DigitsData(_Data):
+    """Embedded digit scenes."""
+
+    kind: Literal["digits"] = Field("digits", description="digit scenes that come with the package")
+    num_images: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        (512, 128, 128), description="scenes in train, val, test"
+    )
+    size: Size = Field((96, 128), description="height and width of a scene in pixels")
+
+
+DataConfig = FolderData | CamVidData | NYUv2Data | CityscapesData | DigitsData
+"""Where images and masks come from; `kind` says which."""
+
+KINDS: dict[str, type[Section]] = {kind.model_fields["kind"].default: kind for kind in get_args(DataConfig)}
+"""The section of each `data.kind`."""
+
+SHARED_KEYS = frozenset(_Data.model_fields)
+"""Keys of all kinds: how samples are used, not what is in them."""
 
 
 class AugmentConfig(Section):

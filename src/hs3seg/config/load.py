@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
+from hs3seg.config.data import KINDS
 from hs3seg.config.sections import Config
 from hs3seg.errors import ConfigError, nearest
 
@@ -53,10 +54,18 @@ def config_from_dict(values: Mapping[str, Any], origin: str) -> Config:
 
 
 def describe_keys() -> Iterator[tuple[str, str, str]]:
-    """Yields (dotted key, default as text, description) of every config value, in the order of the sections."""
-    for key, field in _fields(Config):
-        default = "required" if field.is_required() else _text(field.default)
-        yield key, default, field.description or ""
+    """Yields (dotted key, default as text, description) of every config value, in the order of the sections.
+
+    A key that only one kind of data has says so; one that several have with different meanings comes once for each.
+    """
+    for key, fields in _KNOWN.items():
+        for kind, field in fields.items():
+            if key == "data.kind":
+                continue
+            default = "required" if field.is_required() else _text(field.default)
+            yield key, default, f"{kind} data: {field.description}" if kind else field.description or ""
+        if key == "data.kind":
+            yield key, "required", "; ".join(f"{kind} = {field.description}" for kind, field in fields.items())
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -75,20 +84,24 @@ def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _override(values: dict[str, Any], key: str, text: str) -> None:
-    annotation = _field(key).annotation
+    fields = _field(key)
     *sections, name = key.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"config section '{section}' is {inner!r}, not a table; write [{section}]")
         values = inner
-    kinds = _kinds(annotation)
+    kinds: set[Any] = set().union(*(_kinds(field.annotation) for field in fields.values()))
     if text.lower() == "none" and type(None) in kinds:
         values[name] = None
-    elif kinds == {str}:
+    elif kinds <= {str, type(None)}:
         values[name] = text
     else:
         values[name] = _parse(text, kinds)
+    if key == "data.kind" and text in KINDS:  # the file's other keys may be those of another kind
+        for other in set(values) - set(KINDS[text].model_fields):
+            if f"data.{other}" in _KNOWN:
+                del values[other]
 
 
 def _parse(text: str, kinds: set[Any]) -> Any:
@@ -114,20 +127,36 @@ def _kinds(annotation: Any) -> set[Any]:
     return {origin or annotation}
 
 
-def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(dotted key, kind of data that has it or empty for all, field)."""
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _fields(kind, f"{prefix}{name}.")
+        annotation = field.annotation
+        if prefix + name == "data":
+            for kind, data in KINDS.items():
+                for key, inner in data.model_fields.items():
+                    common = key != "kind" and all(inner is other.model_fields.get(key) for other in KINDS.values())
+                    yield f"data.{key}", "" if common else kind, inner
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _fields(annotation, f"{prefix}{name}.")
         else:
-            yield prefix + name, field
+            yield prefix + name, "", field
 
 
-def _field(key: str) -> Any:
-    known = dict(_fields(Config))
-    if key not in known:
-        raise ConfigError(f"unknown config key '{key}'; {nearest(key, known)}")
-    return known[key]
+def _known() -> dict[str, dict[str, Any]]:
+    """Every dotted key, and its field by kind of data."""
+    known: dict[str, dict[str, Any]] = {}
+    for key, kind, field in _fields(Config):
+        known.setdefault(key, {}).setdefault(kind, field)
+    return known
+
+
+_KNOWN = _known()
+
+
+def _field(key: str) -> dict[str, Any]:
+    if key not in _KNOWN:
+        raise ConfigError(f"unknown config key '{key}'; {nearest(key, _KNOWN)}")
+    return _KNOWN[key]
 
 
 def _validate(values: Mapping[str, Any], origin: str) -> Config:
@@ -140,18 +169,20 @@ def _validate(values: Mapping[str, Any], origin: str) -> Config:
 
 def _explain(error: ValidationError) -> str:
     """The first two problems in words; unknown keys first, since a mistyped key also makes one missing."""
-    known = [key for key, _ in _fields(Config)]
-    sections = {key.split(".")[0] for key in known}
     unknown: list[str] = []
     missing: list[str] = []
     wrong: dict[str, list[str]] = {}
     for item in error.errors():
-        key = _dotted(item["loc"], known)
+        location, kind = _without_kind(item["loc"])
+        key = _dotted(location)
         if item["type"] == "extra_forbidden":
-            key = ".".join(str(part) for part in item["loc"])
-            unknown.append(f"unknown key '{key}'; {nearest(key, [*known, *sections])}")
-        elif item["type"] == "missing":
+            unknown.append(_unknown(".".join(str(part) for part in location), kind))
+        elif item["type"] in ("missing", "union_tag_not_found"):
+            key = "data.kind" if item["type"] == "union_tag_not_found" else key
             missing.append(f"key '{key}' is missing")
+        elif item["type"] == "union_tag_invalid":
+            found = item["ctx"]["tag"]
+            wrong.setdefault(f"'data.kind' = '{found}'", []).append(", ".join(f"'{kind}'" for kind in KINDS))
         else:
             expected = item["msg"].removeprefix("Input should be ")
             wrong.setdefault(f"'{key}' = {item['input']!r}", []).append(expected)
@@ -164,12 +195,32 @@ def _explain(error: ValidationError) -> str:
     return "; ".join(problems[:2]) + more
 
 
-def _dotted(location: tuple[int | str, ...], known: Sequence[str]) -> str:
+def _without_kind(location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], str]:
+    """A place in the config without the name of the union's branch, and that name."""
+    if len(location) > 1 and location[0] == "data" and location[1] in KINDS:
+        return ("data", *location[2:]), str(location[1])
+    return location, ""
+
+
+def _unknown(key: str, kind: str) -> str:
+    allowed = [
+        name
+        for name, fields in _KNOWN.items()
+        if not kind or not name.startswith("data.") or fields.keys() & {"", kind}
+    ]
+    others = [other for other in _KNOWN.get(key, {}) if other != kind]
+    if kind and others:
+        kinds = " or ".join(repr(other) for other in others)
+        return f"key '{key}' is for data.kind = {kinds}, not for '{kind}'; leave it out"
+    return f"unknown key '{key}'; {nearest(key, [*allowed, *dict.fromkeys(name.split('.')[0] for name in allowed)])}"
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
     """The key a user can write; pydantic also reports array indices and the branches of unions."""
     key = ""
     for part in location:
         longer = f"{key}.{part}" if key else str(part)
-        if not any(k == longer or k.startswith(longer + ".") for k in known):
+        if not any(k == longer or k.startswith(longer + ".") for k in _KNOWN):
             break
         key = longer
     return key

@@ -165,7 +165,7 @@ class Config(Section):
     arms: tuple[Literal["none", "deep_supervision", "hs3", "hs3_fuse", "random", "reversed"], ...] = Field(
         ("none", "deep_supervision", "hs3"), description="what to train; random and reversed are controls"
     )
-    data: DataConfig
+    data: Annotated[DataConfig, Field(discriminator="kind")]
     augment: AugmentConfig
     network: NetworkConfig = NetworkConfig()
     supervision: SupervisionConfig = SupervisionConfig()
@@ -186,7 +186,7 @@ class Config(Section):
             values.pop(key)
         for section, keys in _WITHOUT_EFFECT.items():
             for key in keys:
-                values[section].pop(key)
+                values[section].pop(key, None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def save(self, path: Path) -> None:
@@ -195,7 +195,7 @@ class Config(Section):
 
 
 _WITHOUT_EFFECT = {
-    "data": ("root", "num_workers", "cache", "evaluate_splits"),
+    "data": ("root", "num_workers", "cache", "disk_cache", "disk_cache_gib", "hha_cache", "evaluate_splits"),
     "supervision": ("plan",),
     "train": ("evaluate_every", "checkpoint_seconds", "log_steps", "tensorboard", "threads"),
 }

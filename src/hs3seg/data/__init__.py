@@ -3,8 +3,10 @@
 from hs3seg.data.cache import CachedDataset
 from hs3seg.data.camvid import CamVid
 from hs3seg.data.check import CheckReport, Finding, check_dataset
+from hs3seg.data.cityscapes import Cityscapes
 from hs3seg.data.depth import read_depth
 from hs3seg.data.digits import DigitScenes
+from hs3seg.data.disk_cache import DiskCache
 from hs3seg.data.folder import FolderDataset, infer_taxonomy
 from hs3seg.data.hha import NYU_CAMERA, Camera, encode_hha, hha
 from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
@@ -25,7 +27,9 @@ __all__ = [
     "CamVid",
     "Camera",
     "CheckReport",
+    "Cityscapes",
     "DigitScenes",
+    "DiskCache",
     "EvaluationLoader",
     "EvaluationTransform",
     "Finding",

@@ -223,9 +223,10 @@ def _evaluate(session: Session, trained: Trained, split: str, **options: Any) ->
     dataset = session.dataset(split)
     trained.model.plan.check(dataset.taxonomy.names)
     if channels_of(dataset) != len(trained.mean):
+        depth = getattr(trained.config.data, "depth", "none")
         raise ConfigError(
             f"split '{split}' has images of {channels_of(dataset)} channels, network '{trained.config.network.name}'"
-            f" takes {len(trained.mean)}; set data.depth = '{trained.config.data.depth}', as it was trained"
+            f" takes {len(trained.mean)}; set data.depth = '{depth}', as it was trained"
         )
     loader = make_evaluation_loader(session.config, dataset, session.runtime)
     return evaluate(

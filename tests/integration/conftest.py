@@ -56,6 +56,7 @@ def finished_run(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 Call = Callable[..., dict[str, Any]]
+Fails = Callable[..., str]
 
 
 @pytest.fixture

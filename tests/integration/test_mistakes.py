@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ from PIL import Image
 
 from hs3seg.cli import main
 from hs3seg.taxonomy import Taxonomy
-
-Fails = Callable[..., str]
+from tests.integration.conftest import Fails
 
 
 @pytest.mark.parametrize(

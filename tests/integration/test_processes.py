@@ -69,3 +69,21 @@ def test_a_whole_run_on_two_processes(config: Path, tmp_path: Path) -> None:
     assert facts["processes"] == 2
     assert facts["steps"] == 6  # the batch is shared, not doubled
     assert (folder / "report" / "index.html").exists()
+
+
+def test_class_uniform_training_on_two_processes(config: Path, tmp_path: Path) -> None:
+    uniform = [
+        "--data.uniform_share",
+        "0.5",
+        "--data.uniform_tile",
+        "16",
+        "--train.epochs",
+        "1",
+        "--train.ema_decay",
+        "0",
+    ]
+    words = ["train", str(config), "--arm", "none", *uniform]
+    assert main([*words, "--out", str(tmp_path / "one" / "none")]) == 0
+    torchrun(*words, "--out", tmp_path / "two" / "none")
+    one, two = (np.load(tmp_path / name / "centroids-train.npz") for name in ("one", "two"))
+    assert all((one[key] == two[key]).all() for key in one.files)

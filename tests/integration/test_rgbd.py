@@ -1,19 +1,17 @@
 """RGB-D from the config file to the report, and data and networks that do not fit."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from hs3seg.cli import main
+from tests.integration.conftest import Call, Fails
 from tests.unit.data.test_nyuv2 import write_nyuv2
 
 CONFIG = Path(__file__).parents[2] / "configs" / "nyuv2-sagate-small.toml"
-Call = Callable[..., dict[str, Any]]
-Fails = Callable[..., str]
 
 
 @pytest.fixture(scope="module")

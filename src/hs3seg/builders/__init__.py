@@ -16,10 +16,11 @@ from hs3seg.builders.model import (
     network_size,
     normalisation,
 )
-from hs3seg.builders.trained import Trained, describe, load_trained
+from hs3seg.builders.trained import Trained, bridged, describe, load_trained
 
 __all__ = [
     "Trained",
+    "bridged",
     "describe",
     "example_of",
     "load_trained",

@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 
 from hs3seg.config import CamVidData, CityscapesData, Config, DataConfig, DigitsData, FolderData, NYUv2Data
-from hs3seg.config.data import SHARED_KEYS
 from hs3seg.data import (
     CachedDataset,
     CamVid,
@@ -20,6 +19,7 @@ from hs3seg.data import (
     analysis_split,
     infer_taxonomy,
 )
+from hs3seg.data.loader import Order
 from hs3seg.engine import Runtime
 from hs3seg.errors import ConfigError
 from hs3seg.taxonomy import Taxonomy
@@ -89,9 +89,8 @@ def make_dataset(config: Config, split: str) -> SegmentationDataset:
             )
     dataset = _open(data, split, config.seed)
     if data.disk_cache:
-        options = data.model_dump_json(exclude=set(SHARED_KEYS))  # what the samples depend on besides their files
-        name = f"{data.kind}-{split}-{hashlib.sha256(options.encode()).hexdigest()[:8]}"
-        dataset = DiskCache(dataset, Path(data.disk_cache) / name, max_gib=data.disk_cache_gib, key=options)
+        name = f"{data.kind}-{split}-{hashlib.sha256(data.options.encode()).hexdigest()[:8]}"
+        dataset = DiskCache(dataset, Path(data.disk_cache) / name, max_gib=data.disk_cache_gib, key=data.options)
     return CachedDataset(dataset) if data.cache else dataset
 
 
@@ -103,8 +102,10 @@ def make_subset(config: Config, train: SegmentationDataset, split: str) -> Segme
     return Subset(train, {"reduced": reduced, "analysis": analysis}[split], split)
 
 
-def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: Runtime) -> TrainingLoader:
-    """Augmented batches; the same ones for any number of workers and processes."""
+def make_training_loader(
+    config: Config, dataset: SegmentationDataset, runtime: Runtime, order: Order | None = None
+) -> TrainingLoader:
+    """Augmented batches; the same ones for any number of workers and processes; `order` as in `TrainingLoader`."""
     augment = config.augment
     transform = TrainTransform(
         augment.crop,
@@ -130,4 +131,5 @@ def make_training_loader(config: Config, dataset: SegmentationDataset, runtime: 
         num_workers=config.data.num_workers,
         rank=runtime.rank,
         world_size=runtime.world_size,
+        order=order,
     )

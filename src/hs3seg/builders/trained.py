@@ -1,18 +1,20 @@
 """Networks from weight files that describe themselves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from hs3seg.analysis import SupervisionPlan
-from hs3seg.builders.model import make_supervised, normalisation
+from hs3seg.analysis import SupervisionPlan, no_supervision
+from hs3seg.builders.model import example_of, make_supervised, normalisation
 from hs3seg.config import Config, apply_overrides, config_from_dict
 from hs3seg.engine import load_into, read_weights
 from hs3seg.errors import CheckpointError
-from hs3seg.nn import Supervised
+from hs3seg.nn import Supervised, supervise
+from hs3seg.nn.bridge import BridgedNetwork
+from hs3seg.taxonomies.bridge import Bridge
 from hs3seg.taxonomy import Taxonomy
 
 
@@ -66,3 +68,22 @@ def load_trained(path: Path, overrides: Sequence[str] = ()) -> Trained:
     load_into(model, tensors, str(path))
     mean, std = normalisation(model.net)
     return Trained(model.eval(), taxonomy, mean, std, config, dict(description.get("identity", {})))
+
+
+def bridged(trained: Trained, path: Path, target: Taxonomy) -> Trained:
+    """The network alone, answering in the classes of another label set.
+
+    Args:
+        trained: Knows the bridge's source classes.
+        path: Bridge file, see `hs3seg.taxonomies.bridge.Bridge.load`.
+        target: Classes of the data.
+
+    Raises:
+        DataError: the file does not fit both sides.
+    """
+    bridge = Bridge.load(path, trained.taxonomy, target)
+    net = trained.model.strip()
+    network = BridgedNetwork(net, bridge.assignment, target.num_classes).eval()
+    example = example_of(trained.config, net)
+    model = supervise(network, plan=no_supervision(target.names), example=example).eval()
+    return replace(trained, model=model, taxonomy=target)

@@ -99,13 +99,33 @@ def plan(options: Namespace, _overrides: list[str]) -> Result:
 
 
 def evaluate(options: Namespace, overrides: list[str]) -> Result:
-    """Scores of a trained network."""
+    """Scores of a trained network, or of predictions on disk."""
     from hs3seg import pipeline
 
+    out = Path(options.out) if options.out else None
+    if options.predictions:
+        if options.weights:
+            raise ConfigError("give either weights or --predictions DIR, not both")
+        values = pipeline.score_step(
+            Path(options.predictions), options.split, overrides, ids=options.prediction_ids, out=out
+        )
+        return values, show.scores
+    if not options.weights:
+        raise ConfigError("hs3 evaluate needs the folder of a training, or --predictions DIR")
     weights = Path(options.weights)
     session = pipeline.open_session(pipeline.load_trained(weights, overrides).config)
-    out = Path(options.out) if options.out else None
-    return pipeline.evaluate_step(session, weights, options.split, out=out), show.evaluation
+    bridge = Path(options.bridge) if options.bridge else None
+    return pipeline.evaluate_step(session, weights, options.split, out=out, bridge=bridge), show.evaluation
+
+
+def submit(options: Namespace, overrides: list[str]) -> Result:
+    """Predictions, checked and packed for a test server."""
+    from hs3seg import pipeline
+
+    values = pipeline.submit_step(
+        Path(options.predictions), options.split, overrides, Path(options.out), ids=options.prediction_ids
+    )
+    return values, show.submission
 
 
 def predict(options: Namespace, overrides: list[str]) -> Result:

@@ -94,11 +94,43 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     plan_.add_argument("--seed", type=int, default=0)
     plan_.add_argument("--out", metavar="PLAN.toml", help="where to write the plan; default: only show it")
 
-    evaluate = command("evaluate", "score a trained network on a split, all stages in one pass", OVERRIDES)
-    evaluate.add_argument("weights", help="folder or weights.safetensors of a training")
+    evaluate = command(
+        "evaluate",
+        "score a trained network on a split, all stages in one pass; or predictions on disk",
+        "Predictions of any origin, equal to the official script for Cityscapes:\n"
+        "  hs3 evaluate --predictions DIR --data.kind cityscapes --data.root ROOT --split val --json\n\n"
+        "Several looks at an image:\n"
+        "  hs3 evaluate RUN/arms/hs3 --evaluation.scales 0.75,1.0,1.25 --evaluation.flip true\n\n"
+        "A network of one data set on another:\n"
+        "  hs3 evaluate RUN/arms/hs3 --bridge configs/bridges/cityscapes-to-camvid.toml --data.kind camvid\n"
+        "    --data.root CAMVID --split test\n\n" + OVERRIDES,
+    )
+    evaluate.add_argument("weights", nargs="?", help="folder or weights.safetensors of a training")
     evaluate.add_argument("--split", default="val")
+    evaluate.add_argument("--predictions", metavar="DIR", help="PNG files of ids, instead of weights")
     evaluate.add_argument(
-        "--out", help="folder for evaluation-SPLIT.json and its matrices; default: beside the weights"
+        "--bridge", metavar="FILE", help="maps the network's classes to those of other data (configs/bridges/*.toml)"
+    )
+    evaluate.add_argument(
+        "--prediction_ids", default="label", choices=("label", "train"), help="what Cityscapes predictions hold"
+    )
+    evaluate.add_argument(
+        "--out",
+        help="folder for evaluation-SPLIT.json and its matrices (default: beside the weights); with --predictions a"
+        " JSON file",
+    )
+
+    submit = command(
+        "submit",
+        "check predictions and pack them for the Cityscapes test server",
+        "  hs3 predict ROOT/leftImg8bit/test --weights RUN/arms/hs3 --output index --out predictions\n"
+        "  hs3 submit predictions --data.root ROOT --out submission.zip\n",
+    )
+    submit.add_argument("predictions", help="folder of one PNG of ids per frame")
+    submit.add_argument("--split", default="test")
+    submit.add_argument("--out", default="submission.zip", help="the zip file (default: submission.zip)")
+    submit.add_argument(
+        "--prediction_ids", default="train", choices=("label", "train"), help="what the files hold (default: train)"
     )
 
     predict = command(

@@ -104,6 +104,32 @@ def evaluation(result: dict[str, Any]) -> None:
         console.print(f"{stage}: mIoU {_percent(values['miou'])} % on its {values['num_groups']} groups")
 
 
+def scores(result: dict[str, Any]) -> None:
+    """Scores of predictions on disk."""
+    console = Console()
+    plain = {k: v for k, v in result.items() if isinstance(v, (float, type(None)))}
+    console.print(f"{result['split']}: " + ", ".join(f"{name} {_percent(value)} %" for name, value in plain.items()))
+    table = Table()
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    instances = result.get("iiou_per_class")
+    if instances:
+        table.add_column("iIoU %", justify="right")
+    for name, value in result["iou"].items():
+        table.add_row(name, _percent(value), *([_percent(instances.get(name))] if instances else []))
+    console.print(table)
+
+
+def submission(result: dict[str, Any]) -> None:
+    """What was packed."""
+    console = Console()
+    console.print(
+        f"{result['path']}: {result['num_frames']} frames, {result['num_bytes'] / 2**20:.1f} MiB", soft_wrap=True
+    )
+    for note in result["notes"]:
+        console.print(note, soft_wrap=True)
+
+
 def cost(result: dict[str, Any]) -> None:
     """Cost of one network."""
     height, width = result["input_size"]

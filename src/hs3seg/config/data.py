@@ -36,11 +36,19 @@ class _Data(Section):
     uniform_share: Fraction = Field(
         0.0, description="share of training crops placed on a class drawn with equal probability, as NVIDIA's HMS has"
     )
+    uniform_tile: Annotated[int, Field(ge=1)] = Field(
+        1024, description="with uniform_share: side of the tiles, in pixels, in which each class has one centre"
+    )
 
     @property
     def channels(self) -> int:
         """Of the images: RGB and what follows."""
         return 3
+
+    @property
+    def options(self) -> str:
+        """All that a decoded sample depends on besides its files, for caches."""
+        return self.model_dump_json(exclude=set(SHARED_KEYS))
 
 
 class FolderData(_Data):

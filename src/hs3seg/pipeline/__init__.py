@@ -2,6 +2,7 @@
 
 from hs3seg.builders import load_trained
 from hs3seg.pipeline.predict import predict_step
+from hs3seg.pipeline.predictions import score_step, submit_step
 from hs3seg.pipeline.run import run
 from hs3seg.pipeline.steps import (
     Session,
@@ -34,6 +35,8 @@ __all__ = [
     "profile_network",
     "profile_step",
     "run",
+    "score_step",
+    "submit_step",
     "train_command",
     "train_step",
 ]

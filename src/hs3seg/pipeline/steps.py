@@ -13,6 +13,7 @@ import torch
 from hs3seg.analysis import SupervisionPlan, analyze, load_confusions, load_embeddings, save_confusions
 from hs3seg.builders import (
     Trained,
+    bridged,
     describe,
     example_of,
     load_trained,
@@ -30,6 +31,8 @@ from hs3seg.builders import (
 )
 from hs3seg.config import Config
 from hs3seg.data import LabelStatistics, SegmentationDataset, channels_of, class_frequencies
+from hs3seg.data.loader import Center, Order
+from hs3seg.data.uniform import find_centroids, uniform_order
 from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished, train
 from hs3seg.errors import ConfigError
 from hs3seg.files import write_atomically, write_json
@@ -86,7 +89,7 @@ def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: st
     taxonomy = dataset.taxonomy
     model = make_supervised(config, plan, taxonomy)
     mean, std = normalisation(model.net)
-    loader = make_training_loader(config, dataset, runtime)
+    loader = make_training_loader(config, dataset, runtime, _class_uniform(session, dataset, folder.parent, split))
     watched = None
     if config.train.evaluate_every and config.data.evaluate_splits:
         watched = _watch(session, config.data.evaluate_splits[0], mean.tolist(), std.tolist())
@@ -172,11 +175,23 @@ def plan_step(session: Session, confusion: Path, taxonomy: Taxonomy, plan_path: 
     return study.plan
 
 
-def evaluate_step(session: Session, weights: Path, split: str, *, out: Path | None = None) -> dict[str, Any]:
-    """Evaluates a trained network on a split and writes evaluation, confusion and samples to its folder."""
-    folder = out or (weights if weights.is_dir() else weights.parent)
+def evaluate_step(
+    session: Session, weights: Path, split: str, *, out: Path | None = None, bridge: Path | None = None
+) -> dict[str, Any]:
+    """Evaluates a trained network on a split and writes evaluation, confusion and samples to its folder.
+
+    Args:
+        session: Config, runtime and progress.
+        weights: Weight file, or its folder.
+        split: Of the session's data.
+        out: Folder to write to; default: that of the weights, with a bridge a folder of its name below it.
+        bridge: File that maps the network's classes to those of the data.
+    """
+    folder = out or (weights if weights.is_dir() else weights.parent) / (f"bridge-{bridge.stem}" if bridge else "")
     path = folder / f"evaluation-{split}.json"
     trained = load_trained(weights)
+    if bridge:
+        trained = bridged(trained, bridge, session.dataset(split).taxonomy)
     settings = session.config.evaluation
     result = _evaluate(
         session,
@@ -258,6 +273,32 @@ def _watch(session: Session, split: str, mean: list[float], std: list[float]) ->
         }
 
     return now
+
+
+def _class_uniform(session: Session, dataset: SegmentationDataset, folder: Path, split: str) -> Order | None:
+    """Where the crops of an epoch lie, where the config asks for rare classes as often as others."""
+    settings = session.config.data
+    if not settings.uniform_share:
+        return None
+    cache = folder / f"centroids-{split}.npz"
+
+    def find() -> list[list[tuple[int, Center]]]:
+        with session.reporter.task("find classes", len(dataset)) as task:
+            return find_centroids(
+                dataset,
+                dataset.taxonomy.num_classes,
+                settings.uniform_tile,
+                cache=cache,
+                key=settings.options,
+                num_workers=settings.num_workers,
+                progress=lambda: task.advance(1),
+            )
+
+    if session.runtime.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        find()
+    session.runtime.barrier()  # the others read what the first has found
+    return uniform_order(find(), settings.uniform_share, len(dataset), session.config.seed)
 
 
 def _label_statistics(session: Session, dataset: SegmentationDataset, folder: Path) -> LabelStatistics:

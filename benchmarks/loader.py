@@ -196,7 +196,7 @@ def draw(rows: dict[str, Any], path: Path) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.invert_yaxis()
-    axes.set_xlabel("images per second / those of a plain DataLoader with PIL and torchvision v1")
+    axes.set_xlabel("images per second, ours / plain")
     figure.savefig(path, dpi=110)
 
 

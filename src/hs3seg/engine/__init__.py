@@ -3,7 +3,7 @@
 from hs3seg.engine.evaluation import Evaluation, evaluate
 from hs3seg.engine.loop import Job, finished, train
 from hs3seg.engine.progress import Reporter
-from hs3seg.engine.protocol import PRESETS, Protocol, segment
+from hs3seg.engine.protocol import PRESETS, Protocol, forward_by, segment
 from hs3seg.engine.runtime import Runtime
 from hs3seg.engine.weights import load_into, read_weights, save_weights
 
@@ -16,6 +16,7 @@ __all__ = [
     "Runtime",
     "evaluate",
     "finished",
+    "forward_by",
     "load_into",
     "read_weights",
     "save_weights",

@@ -104,7 +104,9 @@ def segment(model: nn.Module, images: Tensor, protocol: Protocol) -> dict[str, T
     if protocol.is_single:
         return dict(_run(model)(images))
     merge = protocol.merge
-    attention = getattr(getattr(model, "net", model), "multi_scale", None)
+    # A network with attention may itself hold a trunk called `net`, so it is asked first.
+    both: tuple[Any, Any] = (model, getattr(model, "net", None))
+    attention = next((network.multi_scale for network in both if hasattr(network, "multi_scale")), None)
     if merge == "auto":
         merge = "hms" if attention is not None and len(protocol.scales) > 1 and not protocol.crop else "probabilities"
     if merge == "hms":
@@ -120,6 +122,26 @@ def segment(model: nn.Module, images: Tensor, protocol: Protocol) -> dict[str, T
             total[name] = total[name].add_(scores) if name in total else scores
     weight = 1.0 if merge == "sum_exp" else 1 / len(protocol.scales)
     return {name: scores.mul_(weight) for name, scores in total.items()}
+
+
+def forward_by(protocol: Protocol) -> Callable[[nn.Module], Callable[[Tensor], Tensor]]:
+    """For prediction: makes a network's forward pass by a protocol.
+
+    Returns:
+        network -> (images (N, C, H, W) -> scores (N, K, h, w) whose softmax over the classes gives probabilities).
+    """
+
+    def make(net: nn.Module) -> Callable[[Tensor], Tensor]:
+        attends = hasattr(net, "multi_scale") and len(protocol.scales) > 1 and protocol.crop is None
+        are_logits = protocol.is_single or protocol.merge in ("logits", "hms") or (protocol.merge == "auto" and attends)
+
+        def run(images: Tensor) -> Tensor:
+            scores = segment(net, images, protocol)["final"]
+            return scores if are_logits else scores.float().clamp(min=torch.finfo(torch.float32).tiny).log()
+
+        return run
+
+    return make
 
 
 def _run(model: nn.Module) -> Run:

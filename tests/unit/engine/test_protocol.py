@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from hs3seg.analysis import StagePlan, SupervisionPlan
 from hs3seg.data import EvaluationLoader, EvaluationTransform
-from hs3seg.engine import PRESETS, Protocol, Runtime, evaluate, segment
+from hs3seg.engine import PRESETS, Protocol, Runtime, evaluate, forward_by, segment
 from hs3seg.errors import ConfigError
 from hs3seg.nn import supervise
 from hs3seg.taxonomy import Grouping
@@ -168,3 +168,30 @@ def test_boundaries_and_levels_are_counted(runtime: Runtime) -> None:
     assert 0 <= level["share_of_errors_inside_groups"] <= 1
     with pytest.raises(ConfigError, match="one look"):
         evaluate(model, loader, runtime, SILENT, mean=MEAN, std=STD, protocol=protocol, with_embeddings=True)
+
+
+@pytest.mark.parametrize("merge", ["auto", "logits", "sum_exp", "mean_exp"])
+def test_prediction_gives_the_same_classes(merge: str) -> None:
+    net = Slanted()
+    protocol = Protocol((0.5, 1.0), True, (16, 16), merge=merge)  # type: ignore[arg-type]
+    scores = forward_by(protocol)(net)(IMAGES)
+    assert torch.equal(scores.argmax(1), segment(net, IMAGES, protocol)["final"].argmax(1))
+    if merge == "auto":
+        torch.testing.assert_close(scores.softmax(1), segment(net, IMAGES, protocol)["final"])
+    assert torch.equal(forward_by(Protocol())(net)(IMAGES), net(IMAGES))
+
+
+def test_hierarchical_attention_is_found_behind_a_network_of_its_own() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Identity()  # as NVIDIA's network has its trunk
+            self.multi_scale = Attending().multi_scale
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images[:, :2]
+
+    protocol = Protocol((0.5, 1.0), merge="hms")
+    expected = segment(Attending(), IMAGES, protocol)["final"]
+    torch.testing.assert_close(segment(Outer(), IMAGES, protocol)["final"], expected)
+    torch.testing.assert_close(forward_by(protocol)(Outer())(IMAGES), expected)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from hs3seg.builders import load_trained, make_runtime
-from hs3seg.engine import Reporter
+from hs3seg.builders import load_trained, make_protocol, make_runtime
+from hs3seg.engine import Reporter, forward_by
 from hs3seg.engine.tiles import Tiling
 from hs3seg.errors import ConfigError, DataError, NetworkError
 from hs3seg.pipeline.predict.inputs import Item, find_items
@@ -60,7 +60,8 @@ def predict_step(
             its image's stem and in the same place below it, or in it.
         ids: Value of every class in `index` files, e.g. the label ids of Cityscapes; None = class ids.
         skip_existing: Leave out what has its results already, e.g. of an interrupted prediction.
-        protocol: Makes another forward pass of the network; None = the network's own, one scale.
+        protocol: Makes another forward pass of the network; None = by the config's `[evaluation]`: its scales, mirrored
+            looks and sliding window, so that predictions are those of `hs3 evaluate`.
         overrides: `--section.key value` words laid over the stored config, e.g. `--augment.resize none`.
 
     Returns:
@@ -88,7 +89,7 @@ def predict_step(
         batch_size=batch_size,
         tiling=tiling,
         memory_bytes=int(memory_gib * 2**30),
-        protocol=protocol,
+        protocol=protocol or forward_by(make_protocol(trained.config.evaluation)),
     )
     reporter = Reporter(enabled=runtime.is_main)
     done = Done()

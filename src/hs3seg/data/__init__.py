@@ -12,7 +12,7 @@ from hs3seg.data.hha import NYU_CAMERA, Camera, encode_hha, hha
 from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
 from hs3seg.data.loader import EvaluationLoader, TrainingLoader
 from hs3seg.data.nyuv2 import NYUv2
-from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of
+from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of, notes_of
 from hs3seg.data.splits import Subset, analysis_split
 from hs3seg.data.statistics import LabelStatistics, class_frequencies
 from hs3seg.data.transforms import EvaluationTransform, TrainTransform
@@ -48,6 +48,7 @@ __all__ = [
     "encode_hha",
     "hha",
     "infer_taxonomy",
+    "notes_of",
     "read_depth",
     "read_image",
     "read_mask",

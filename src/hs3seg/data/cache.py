@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.sample import Sample, SegmentationDataset, channels_of
+from hs3seg.data.sample import Sample, SegmentationDataset, channels_of, notes_of
 
 
 class CachedDataset:
@@ -14,7 +14,7 @@ class CachedDataset:
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.taxonomy, self.split = dataset.taxonomy, dataset.split
-        self.channels = channels_of(dataset)
+        self.channels, self.notes = channels_of(dataset), notes_of(dataset)
         self._dataset = dataset
         self._kept: dict[int, tuple[Tensor, Tensor, str]] = {}
 

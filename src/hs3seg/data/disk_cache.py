@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.sample import Sample, SegmentationDataset, channels_of
+from hs3seg.data.sample import Sample, SegmentationDataset, channels_of, notes_of
 from hs3seg.errors import DataError, Hs3Warning
 from hs3seg.files import write_atomically, write_json
 
@@ -69,7 +69,7 @@ class DiskCache:
         if max_gib <= 0:
             raise DataError(f"the disk cache's limit of {max_gib} GiB leaves room for nothing; give more than 0")
         self.taxonomy, self.split = dataset.taxonomy, dataset.split
-        self.channels = channels_of(dataset)
+        self.channels, self.notes = channels_of(dataset), notes_of(dataset)
         self._dataset, self._names = dataset, tuple(dataset.names)
         self.folder = Path(folder)
         self._max_bytes = int(max_gib * 2**30)

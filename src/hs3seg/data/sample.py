@@ -73,3 +73,8 @@ class SegmentationDataset(Protocol):
 def channels_of(dataset: SegmentationDataset) -> int:
     """Channels of a data set's images; 3 where it says nothing."""
     return int(getattr(dataset, "channels", 3))
+
+
+def notes_of(dataset: SegmentationDataset) -> tuple[str, ...]:
+    """What a data set found out about its files, in sentences; none where it says nothing."""
+    return tuple(getattr(dataset, "notes", ()))

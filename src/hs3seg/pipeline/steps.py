@@ -30,7 +30,7 @@ from hs3seg.builders import (
     normalisation,
 )
 from hs3seg.config import Config
-from hs3seg.data import LabelStatistics, SegmentationDataset, channels_of, class_frequencies
+from hs3seg.data import LabelStatistics, SegmentationDataset, channels_of, class_frequencies, notes_of
 from hs3seg.data.loader import Center, Order
 from hs3seg.data.uniform import find_centroids, uniform_order
 from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished, train
@@ -58,6 +58,8 @@ class Session:
                 self._opened[split] = self.dataset(self.config.data.train_split)
             else:
                 self._opened[split] = make_dataset(self.config, split)
+                for note in notes_of(self._opened[split]):
+                    self.reporter.say(f"{split}: {note}")
         return self._opened[split]
 
 

@@ -10,6 +10,7 @@ from hs3seg.analysis.clustering import (
     random_grouping,
     spectral_groupings,
 )
+from hs3seg.analysis.comparison import Comparison, compare_arms, sign_test
 from hs3seg.analysis.confusion import (
     absent_classes,
     confusion_matrix,
@@ -38,6 +39,7 @@ __all__ = [
     "DEFAULT_ASPECT",
     "METHODS",
     "BoundaryCounter",
+    "Comparison",
     "FusePlan",
     "Reference",
     "StagePlan",
@@ -49,6 +51,7 @@ __all__ = [
     "choose_num_groups",
     "class_affinity",
     "cluster_classes",
+    "compare_arms",
     "confusion_matrix",
     "deep_supervision",
     "frequency_weighted_iou",
@@ -69,6 +72,7 @@ __all__ = [
     "save_arrays",
     "save_confusions",
     "share_of_errors_inside",
+    "sign_test",
     "spectral_groupings",
     "theta_of_ratio",
     "tradeoff_curve",

@@ -122,6 +122,7 @@ def test_every_key_is_described() -> None:
     assert [meaning.split(":")[0] for key, _, meaning in rows if key == "data.labels"] == [
         "nyuv2 data",
         "cityscapes data",
+        "coco data",
     ]
 
 

@@ -3,15 +3,31 @@
 import hashlib
 from pathlib import Path
 
-from hs3seg.config import CamVidData, CityscapesData, Config, DataConfig, DigitsData, FolderData, NYUv2Data
+from hs3seg.config import (
+    Ade20kData,
+    CamVidData,
+    CityscapesData,
+    CocoData,
+    Config,
+    DataConfig,
+    DigitsData,
+    FolderData,
+    HuggingFaceData,
+    NYUv2Data,
+    VocData,
+)
 from hs3seg.data import (
+    ADE20K,
     CachedDataset,
     CamVid,
     Cityscapes,
+    Coco,
     DigitScenes,
     DiskCache,
     FolderDataset,
+    HuggingFace,
     NYUv2,
+    PascalVOC,
     SegmentationDataset,
     Subset,
     TrainingLoader,
@@ -22,6 +38,7 @@ from hs3seg.data import (
 from hs3seg.data.loader import Order
 from hs3seg.engine import Runtime
 from hs3seg.errors import ConfigError
+from hs3seg.taxonomies.voc import VOC
 from hs3seg.taxonomy import Taxonomy
 
 
@@ -39,7 +56,7 @@ def _open(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
                 seed=seed,
             )
         case CamVidData():
-            return CamVid(root, split)
+            return CamVid(root, split, data.classes, data.layout)
         case NYUv2Data():
             return NYUv2(
                 root,
@@ -62,6 +79,35 @@ def _open(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
                 coarse_classes=data.coarse_classes,
                 coarse_cut_border=data.coarse_cut_border,
             )
+        case CocoData():
+            return Coco(
+                root,
+                split,
+                labels=data.labels,
+                annotations=data.annotations,
+                images=data.images,
+                background=data.background,
+            )
+        case VocData():
+            return PascalVOC(
+                root, split, masks=data.masks, taxonomy=Taxonomy.load(Path(data.taxonomy)) if data.taxonomy else VOC
+            )
+        case Ade20kData():
+            return ADE20K(root, split)
+        case HuggingFaceData():
+            return HuggingFace(
+                data.source,
+                split,
+                Taxonomy.load(Path(data.taxonomy)),
+                image=data.image_column,
+                mask=data.mask_column,
+                name=data.name_column,
+                subset=data.subset,
+                revision=data.revision,
+                first_id=data.first_id,
+                stream_samples=data.stream_samples,
+                cache=Path(data.download_folder) if data.download_folder else None,
+            )
         case DigitsData():
             sizes = dict(zip(("train", "val", "test"), data.num_images, strict=True))
             if split not in sizes:
@@ -80,7 +126,7 @@ def _taxonomy(data: FolderData, root: Path) -> Taxonomy:
 def make_dataset(config: Config, split: str) -> SegmentationDataset:
     """A split of the config's data, by the data set's own name of it."""
     data = config.data
-    if data.kind != "digits":
+    if data.kind not in ("digits", "huggingface"):  # these have no root
         if not data.root:
             raise ConfigError(f"data.root is empty; say where the {data.kind} data is: --data.root FOLDER")
         if not Path(data.root).is_dir():

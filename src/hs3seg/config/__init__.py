@@ -5,13 +5,17 @@ every key and value in one place, so that a typo in the file and one on the comm
 """
 
 from hs3seg.config.data import (
+    Ade20kData,
     AugmentConfig,
     CamVidData,
     CityscapesData,
+    CocoData,
     DataConfig,
     DigitsData,
     FolderData,
+    HuggingFaceData,
     NYUv2Data,
+    VocData,
 )
 from hs3seg.config.load import apply_overrides, config_from_dict, describe_keys, load_config
 from hs3seg.config.sections import (
@@ -25,20 +29,24 @@ from hs3seg.config.sections import (
 )
 
 __all__ = [
+    "Ade20kData",
     "AugmentConfig",
     "CamVidData",
     "CityscapesData",
+    "CocoData",
     "Config",
     "DataConfig",
     "DigitsData",
     "EvaluationConfig",
     "FolderData",
     "FuseConfig",
+    "HuggingFaceData",
     "LossConfig",
     "NYUv2Data",
     "NetworkConfig",
     "SupervisionConfig",
     "TrainConfig",
+    "VocData",
     "apply_overrides",
     "config_from_dict",
     "describe_keys",

@@ -66,7 +66,11 @@ class FolderData(_Data):
 class CamVidData(_Data):
     """CamVid."""
 
-    kind: Literal["camvid"] = Field("camvid", description="CamVid in SegNet's layout")
+    kind: Literal["camvid"] = Field("camvid", description="CamVid in SegNet's layout, or the original frames")
+    classes: Literal[11, 32] = Field(11, description="32 = all labels of the original frames")
+    layout: Literal["auto", "segnet", "original"] = Field(
+        "auto", description="auto = SegNet's where the split has its folder, else the original 960x720 frames"
+    )
 
 
 class NYUv2Data(_Data):
@@ -122,6 +126,52 @@ class CityscapesData(_Data):
         return 3 if self.depth == "none" else 4
 
 
+class CocoData(_Data):
+    """COCO's annotation files."""
+
+    kind: Literal["coco"] = Field("coco", description="COCO: panoptic or instance JSON, or pixel maps")
+    labels: Literal["panoptic", "instances", "pixelmaps"] = Field("panoptic", description="what the annotations are")
+    annotations: str = Field("", description="JSON file or folder of maps below root; empty = the usual place")
+    images: str = Field("", description="image folder below root; empty = the usual place")
+    background: bool | None = Field(
+        None, description="whether pixels of no instance are class 0; none = yes for instances, no for the others"
+    )
+
+
+class VocData(_Data):
+    """Pascal VOC's layout."""
+
+    kind: Literal["voc"] = Field("voc", description="Pascal VOC: JPEGImages, SegmentationClass, ImageSets")
+    masks: str = Field("SegmentationClass", description="name of the mask folder below root")
+    taxonomy: str = Field("", description="taxonomy.toml of another set in this layout; empty = VOC's 21 classes")
+
+
+class Ade20kData(_Data):
+    """ADE20K."""
+
+    kind: Literal["ade20k"] = Field("ade20k", description="ADE20K: ADEChallengeData2016, 150 classes")
+
+
+class HuggingFaceData(_Data):
+    """A data set of Hugging Face `datasets`."""
+
+    kind: Literal["huggingface"] = Field(
+        "huggingface", description="Hugging Face datasets with image and mask columns (extra: datasets)"
+    )
+    source: str = Field(description="folder, .parquet file or name on the hub")
+    taxonomy: str = Field(description="taxonomy.toml")
+    image_column: str = Field("", description="empty = the only column of images that is no mask")
+    mask_column: str = Field("", description="empty = the column called mask, label, annotation ...")
+    name_column: str = Field("", description="column of the samples' names; empty = their numbers")
+    subset: str = Field("", description="configuration of a data set that has several")
+    revision: str = Field("", description="of a data set on the hub; empty = the newest")
+    first_id: Annotated[int, Field(ge=0)] = Field(0, description="id of the first class; smaller ones are ignored")
+    stream_samples: Annotated[int, Field(ge=0)] = Field(
+        0, description="read the first so many as a stream and keep them encoded in memory; 0 = download all"
+    )
+    download_folder: str = Field("", description="where downloads are kept; empty = the library's own place")
+
+
 class DigitsData(_Data):
     """Embedded digit scenes."""
 
@@ -132,7 +182,17 @@ class DigitsData(_Data):
     size: Size = Field((96, 128), description="height and width of a scene in pixels")
 
 
-DataConfig = FolderData | CamVidData | NYUv2Data | CityscapesData | DigitsData
+DataConfig = (
+    FolderData
+    | CamVidData
+    | NYUv2Data
+    | CityscapesData
+    | CocoData
+    | VocData
+    | Ade20kData
+    | HuggingFaceData
+    | DigitsData
+)
 """Where images and masks come from; `kind` says which."""
 
 KINDS: dict[str, type[Section]] = {kind.model_fields["kind"].default: kind for kind in get_args(DataConfig)}

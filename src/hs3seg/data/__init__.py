@@ -1,14 +1,17 @@
 """Samples, transforms, splits and data sets; plain arguments, no config."""
 
+from hs3seg.data.ade20k import ADE20K
 from hs3seg.data.cache import CachedDataset
 from hs3seg.data.camvid import CamVid
 from hs3seg.data.check import CheckReport, Finding, check_dataset
 from hs3seg.data.cityscapes import Cityscapes
+from hs3seg.data.coco import Coco
 from hs3seg.data.depth import read_depth
 from hs3seg.data.digits import DigitScenes
 from hs3seg.data.disk_cache import DiskCache
 from hs3seg.data.folder import FolderDataset, infer_taxonomy
 from hs3seg.data.hha import NYU_CAMERA, Camera, encode_hha, hha
+from hs3seg.data.huggingface import HuggingFace
 from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
 from hs3seg.data.loader import EvaluationLoader, TrainingLoader
 from hs3seg.data.nyuv2 import NYUv2
@@ -17,8 +20,10 @@ from hs3seg.data.splits import Subset, analysis_split
 from hs3seg.data.statistics import LabelStatistics, class_frequencies
 from hs3seg.data.transforms import EvaluationTransform, TrainTransform
 from hs3seg.data.video import VIDEO_SUFFIXES
+from hs3seg.data.voc import PascalVOC
 
 __all__ = [
+    "ADE20K",
     "IMAGE_SUFFIXES",
     "NYU_CAMERA",
     "VIDEO_SUFFIXES",
@@ -28,14 +33,17 @@ __all__ = [
     "Camera",
     "CheckReport",
     "Cityscapes",
+    "Coco",
     "DigitScenes",
     "DiskCache",
     "EvaluationLoader",
     "EvaluationTransform",
     "Finding",
     "FolderDataset",
+    "HuggingFace",
     "LabelStatistics",
     "NYUv2",
+    "PascalVOC",
     "Sample",
     "SegmentationDataset",
     "Subset",

@@ -17,6 +17,7 @@ from hs3seg.errors import DataError, nearest
 from hs3seg.taxonomies.camvid import CAMVID11, CAMVID32
 from hs3seg.taxonomies.cityscapes import CITYSCAPES
 from hs3seg.taxonomies.nyuv2 import NYU4, NYU13, NYU40
+from hs3seg.taxonomies.voc import VOC
 from hs3seg.taxonomy import Taxonomy
 
 KNOWN = {
@@ -26,6 +27,7 @@ KNOWN = {
     "nyuv2-40": NYU40,
     "nyuv2-13": NYU13,
     "nyuv2-4": NYU4,
+    "voc": VOC,
 }
 """Taxonomies that a bridge file can name."""
 

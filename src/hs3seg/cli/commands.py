@@ -1,5 +1,6 @@
 """One function per command: (options, config overrides) -> (result for --json, function that shows it to a person)."""
 
+import json
 import shutil
 from argparse import Namespace
 from collections.abc import Callable
@@ -39,6 +40,28 @@ def _run(config: Config, *, resume: bool) -> Result:
     from hs3seg import pipeline
 
     return pipeline.run(config, resume=resume), show.run
+
+
+def compare(options: Namespace, overrides: list[str]) -> Result:
+    """Arms over seeds."""
+    from hs3seg import pipeline
+
+    if options.page:
+        if not options.out:
+            raise ConfigError("hs3 compare --page needs the folder of the comparison: --out DIR")
+        return pipeline.compare_runs(Path(options.out), Path(options.out).name, "hs3 compare"), show.comparison
+    if not options.config:
+        raise ConfigError("hs3 compare needs a config file, or --page --out DIR")
+    config = load_config(Path(options.config), overrides)
+    arms = [word.strip() for word in options.arms.split(",")] if options.arms else list(config.arms)
+    config = load_config(Path(options.config), [*overrides, "--arms", json.dumps(arms)])
+    seeds = _numbers("--seeds", options.seeds)
+    if "," not in options.seeds:
+        if len(seeds) != 1 or seeds[0] < 1:
+            raise ConfigError(f"--seeds {options.seeds}; give how many, at least 1, or a list such as 0,1,2")
+        seeds = tuple(range(seeds[0]))
+    out = Path(options.out) if options.out else Path("runs") / f"{config.name}-compare"
+    return pipeline.compare(config, config.arms, seeds, out), show.comparison
 
 
 def train(options: Namespace, overrides: list[str]) -> Result:

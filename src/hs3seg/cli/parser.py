@@ -56,6 +56,21 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     run.add_argument("config", help="a TOML file, e.g. configs/camvid-hrnet-w18-small.toml")
     run.add_argument("--resume", action="store_true", help="go on in the run's folder; what is done is skipped")
 
+    compare = command(
+        "compare",
+        "train arms with several seeds and compare them, paired by seed",
+        "Each seed is a run folder, OUT/seed-S, with its own report. A call that was interrupted goes on where it\n"
+        "stopped; several processes may take seeds of their own (--seeds 0 and --seeds 1), and a last call with all\n"
+        "seeds makes the page. --page makes it from what is there and trains nothing.\n\n" + OVERRIDES,
+    )
+    compare.add_argument("config", nargs="?", help="a TOML file")
+    compare.add_argument("--arms", metavar="LIST", help="with commas; default: the config's")
+    compare.add_argument(
+        "--seeds", default="3", metavar="N", help="how many, from 0 on, or their list: 0,1,2 (default: 3)"
+    )
+    compare.add_argument("--out", metavar="DIR", help="folder of the comparison; default: runs/NAME-compare")
+    compare.add_argument("--page", action="store_true", help="only the page and results.json, from what is in --out")
+
     train = command("train", "train one network by one plan", OVERRIDES)
     train.add_argument("config", help="a TOML file")
     train.add_argument(

@@ -104,6 +104,30 @@ def evaluation(result: dict[str, Any]) -> None:
         console.print(f"{stage}: mIoU {_percent(values['miou'])} % on its {values['num_groups']} groups")
 
 
+def comparison(result: dict[str, Any]) -> None:
+    """Arms over seeds, with intervals."""
+    console = Console()
+    for split, arms in result["comparisons"].items():
+        reference = result["reference"][split]
+        table = Table(title=split)
+        for head in ("arm", "seeds", "mIoU %", "difference", "interval", "sign test p"):
+            table.add_column(head, justify="left" if head == "arm" else "right")
+        for arm, values in arms.items():
+            mean = sum(values["values"]) / len(values["values"])
+            difference = 100 * sum(values["differences"]) / len(values["differences"])
+            low_high = values["interval"]
+            table.add_row(
+                _ARM_NAMES.get(arm, arm),
+                str(len(values["seeds"])),
+                _percent(mean),
+                "reference" if arm == reference else f"{difference:+.1f}",
+                f"{100 * low_high[0]:+.1f} to {100 * low_high[1]:+.1f}" if low_high else "-",
+                "" if arm == reference else f"{values['sign_p']:.2f}",
+            )
+        console.print(table)
+    console.print(f"report: {result['report']}", soft_wrap=True)
+
+
 def scores(result: dict[str, Any]) -> None:
     """Scores of predictions on disk."""
     console = Console()

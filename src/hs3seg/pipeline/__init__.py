@@ -1,6 +1,7 @@
 """The steps of a run as functions, file in and file out; and the run that calls them in order."""
 
 from hs3seg.builders import load_trained
+from hs3seg.pipeline.compare import compare, compare_runs
 from hs3seg.pipeline.predict import predict_step
 from hs3seg.pipeline.predictions import score_step, submit_step
 from hs3seg.pipeline.run import run
@@ -25,6 +26,8 @@ __all__ = [
     "Session",
     "analyze_step",
     "check_step",
+    "compare",
+    "compare_runs",
     "evaluate_step",
     "list_networks",
     "load_trained",

@@ -173,7 +173,8 @@ def write_comparison(
         f"<title>{escape(name)}: hs3seg comparison</title><style>{style}</style></head><body>"
         f'<header><p class="kicker">hs3seg comparison</p><h1>{escape(name)}</h1>'
         + tag("ul", verdict, class_="findings")
-        + f"<p>Runs: {links}</p><p class='note'>{escape(command)}</p></header><main>{''.join(sections)}</main></body></html>\n"
+        + f'<p>Runs: {links}</p><p class="note">{escape(command)}</p></header>'
+        + f"<main>{''.join(sections)}</main></body></html>\n"
     )
     _write(folder / "index.html", html.encode())
     _write(folder / "README.md", ("\n".join(lines).rstrip() + "\n").encode())

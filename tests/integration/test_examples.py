@@ -65,7 +65,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_every_script_has_a_case() -> None:
-    assert SCRIPTS == sorted(CASES)
+    assert sorted(CASES) == SCRIPTS
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -96,7 +96,8 @@ def test_script_trains_twice_and_saves_the_plain_network(name: str, tmp_path: Pa
     saved, own, fresh = read(tmp_path), net.state_dict(), make(script)
     assert list(saved.keys() ^ fresh.state_dict().keys()) == []
     assert all(torch.equal(saved[key], own[key].cpu()) for key in own)
-    assert all(not module._forward_hooks for module in net.modules())
+    hooks = [hook for module in net.modules() for hook in module._forward_hooks.values()]  # transformers has its own
+    assert not [hook for hook in hooks if getattr(hook, "func", hook).__module__.startswith("hs3seg")]
     fresh.load_state_dict(saved)
     images = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -72,17 +72,19 @@ def test_data_check_finds_all_and_says_so_by_its_exit_code(
     (folder_data / "images" / "train" / "p 1.jpg").write_bytes(b"\xff\xd8\xff half a picture")
     Image.fromarray(np.zeros((3, 3, 3), np.uint8) + 30).save(folder_data / "images" / "train" / "p 2.jpg")
     words = ["--data.kind", "folder", "--data.root", str(folder_data), "--data.evaluate_splits", '["val"]']
+    words += ["--out", str(folder_data / "page")]
     assert main(["data", "check", str(config), *words, "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
-    errors = [f for f in found["findings"] if f["level"] == "error"]
-    assert len(errors) == 2
-    assert any("p 1.jpg" in f["message"] for f in errors)
-    assert any("must be equal" in f["message"] for f in errors)
+    errors = {Path(f["file"]).name: f["kind"] for f in found["findings"] if f["severity"] == "error"}
+    assert set(errors) == {"p 1.jpg", "p 2.png"} or set(errors) == {"p 1.jpg", "p 2.jpg"}
+    assert "p 1.jpg" in (folder_data / "page" / "index.html").read_text()
     (folder_data / "masks" / "val" / "p 0.png").unlink()
     assert main(["data", "check", str(config), *words, "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
-    assert len([f for f in found["findings"] if f["level"] == "error"]) == 3
-    assert any(f["file"] == "val" and "p 0.jpg' has no mask" in f["message"] for f in found["findings"])
+    assert found["counts"]["error"] == 3
+    assert any(f["kind"] == "missing-mask" and f["file"].endswith("p 0.jpg") for f in found["findings"])
+    assert main(["data", "check", str(folder_data), "--out", "none"]) == 2
+    assert "p 0.jpg" in capsys.readouterr().out
 
 
 def test_a_plan_for_other_classes(config: Path, finished_run: Path, tmp_path: Path, fails: Fails) -> None:

@@ -44,15 +44,13 @@ def test_a_run_with_depth(nyuv2: Path, rgbd_run: Path, tmp_path: Path, hs3: Call
 
 
 def test_data_check_reads_depth(nyuv2: Path, tmp_path: Path, hs3: Call) -> None:
-    assert hs3("data", "check", CONFIG, "--data.root", nyuv2)["splits"]["test"]["num_images"] == 2
+    assert hs3("data", "check", CONFIG, "--out", "none", "--data.root", nyuv2)["splits"]["test"]["num_images"] == 2
     spoilt = shutil.copytree(nyuv2, tmp_path / "spoilt")
     (spoilt / "depth" / "0003.png").write_bytes(b"no picture")
-    found = hs3("data", "check", CONFIG, "--data.root", spoilt, code=2)["findings"]
-    assert [f["message"].split(":")[0] for f in found if f["level"] == "error"] == [str(spoilt / "depth" / "0003.png")]
-    assert not any(
-        f["level"] == "error"
-        for f in hs3("data", "check", CONFIG, "--data.root", spoilt, "--data.depth", "none")["findings"]
-    )
+    found = hs3("data", "check", CONFIG, "--out", "none", "--data.root", spoilt, code=2)["findings"]
+    assert [f["file"] for f in found if f["severity"] == "error"] == [str(spoilt / "depth" / "0003.png")]
+    plain = hs3("data", "check", CONFIG, "--out", "none", "--data.root", spoilt, "--data.depth", "none")
+    assert plain["counts"]["error"] == 0
 
 
 @pytest.mark.parametrize(

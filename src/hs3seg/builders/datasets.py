@@ -49,7 +49,7 @@ def _open(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
             return FolderDataset(
                 root,
                 split,
-                _taxonomy(data, root),
+                folder_taxonomy(data),
                 images=data.images,
                 masks=data.masks,
                 encoding=data.encoding,
@@ -115,7 +115,13 @@ def _open(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
             return DigitScenes(split, sizes[split], size=data.size, seed=seed)
 
 
-def _taxonomy(data: FolderData, root: Path) -> Taxonomy:
+def folder_taxonomy(data: FolderData) -> Taxonomy:
+    """Classes of a folder: the file that the config names, ROOT/taxonomy.toml, or what the masks show.
+
+    Raises:
+        DataError: a file that cannot be used, or masks that do not tell.
+    """
+    root = Path(data.root)
     if data.taxonomy:
         return Taxonomy.load(Path(data.taxonomy))
     if (root / "taxonomy.toml").exists():

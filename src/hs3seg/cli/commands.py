@@ -222,7 +222,17 @@ def data(options: Namespace, overrides: list[str]) -> Result:
     """Everything that is wrong with a data set, in one go."""
     from hs3seg import pipeline
 
-    return pipeline.check_step(load_config(Path(options.config), overrides)), show.findings
+    path = Path(options.config)
+    if path.is_dir() and (path / "hs3.toml").is_file():
+        path = path / "hs3.toml"
+    config = pipeline.config_of_folder(path, overrides) if path.is_dir() else load_config(path, overrides)
+    values = pipeline.check_step(
+        config,
+        out=None if options.out == "none" else Path(options.out),
+        strict=options.strict,
+        max_findings=options.max_findings or None,
+    )
+    return values, show.findings
 
 
 def keys(_options: Namespace, _overrides: list[str]) -> Result:

@@ -190,9 +190,18 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     networks.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), default=(1024, 2048), help="input, pixels")
     networks.add_argument("--classes", type=int, default=19, metavar="K")
 
-    data = command("data", "check a data set before training on it", OVERRIDES)
+    data = command(
+        "data",
+        "check a data set before training on it",
+        "  hs3 data check CONFIG --data.root ROOT      every problem with file, place and remedy, and a page\n"
+        "  hs3 data check ROOT                         the same for a folder of images and masks\n\n"
+        "Exit code 2 where something must be done, so it may guard a build.\n\n" + OVERRIDES,
+    )
     data.add_argument("action", choices=("check",))
-    data.add_argument("config", help="a TOML file")
+    data.add_argument("config", metavar="CONFIG|FOLDER", help="a TOML file, or a folder of images and masks")
+    data.add_argument("--out", default="data-check", help="folder of the page (default: data-check), or none")
+    data.add_argument("--strict", action="store_true", help="warnings, too, give exit code 2")
+    data.add_argument("--max_findings", type=int, default=100, help="listed of each kind; 0 = all (default: 100)")
 
     command("keys", "list every config value with its default and meaning")
     return parser, made

@@ -202,10 +202,22 @@ def profile(result: dict[str, Any]) -> None:
 def findings(result: dict[str, Any]) -> None:
     """What a data check found."""
     console = Console()
+
+    def line(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    for note in result["notes"]:
+        line(note)
     for finding in result["findings"]:
-        console.print(f"{finding['level']}: {finding['file']}: {finding['message']}", soft_wrap=True, markup=False)
-    counts = {level: sum(f["level"] == level for f in result["findings"]) for level in ("error", "warning", "info")}
-    console.print(f"{counts['error']} errors, {counts['warning']} warnings, {counts['info']} remarks")
+        place = finding["place"]
+        where = f" at x={place['x']}, y={place['y']}" if place else ""
+        line(f"{finding['severity']}: {finding['file']}{where}: {finding['message']}; {finding['remedy']}")
+    for rest in result["unlisted"]:
+        line(f"... and {rest['count']} more of {rest['kind']} ({rest['severity']})")
+    counts = result["counts"]
+    line(f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
+    if result["page"]:
+        line(f"page: {result['page']}")
 
 
 def keys(result: dict[str, Any]) -> None:

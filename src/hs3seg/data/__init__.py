@@ -3,7 +3,6 @@
 from hs3seg.data.ade20k import ADE20K
 from hs3seg.data.cache import CachedDataset
 from hs3seg.data.camvid import CamVid
-from hs3seg.data.check import CheckReport, Finding, check_dataset
 from hs3seg.data.cityscapes import Cityscapes
 from hs3seg.data.coco import Coco
 from hs3seg.data.depth import read_depth
@@ -31,14 +30,12 @@ __all__ = [
     "CachedDataset",
     "CamVid",
     "Camera",
-    "CheckReport",
     "Cityscapes",
     "Coco",
     "DigitScenes",
     "DiskCache",
     "EvaluationLoader",
     "EvaluationTransform",
-    "Finding",
     "FolderDataset",
     "HuggingFace",
     "LabelStatistics",
@@ -51,7 +48,6 @@ __all__ = [
     "TrainingLoader",
     "analysis_split",
     "channels_of",
-    "check_dataset",
     "class_frequencies",
     "encode_hha",
     "hha",

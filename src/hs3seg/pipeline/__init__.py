@@ -1,6 +1,7 @@
 """The steps of a run as functions, file in and file out; and the run that calls them in order."""
 
 from hs3seg.builders import load_trained
+from hs3seg.pipeline.checking import check_step, config_of_folder
 from hs3seg.pipeline.compare import compare, compare_runs
 from hs3seg.pipeline.predict import predict_step
 from hs3seg.pipeline.predictions import score_step, submit_step
@@ -15,7 +16,6 @@ from hs3seg.pipeline.steps import (
     train_step,
 )
 from hs3seg.pipeline.tools import (
-    check_step,
     list_networks,
     profile_config,
     profile_network,
@@ -28,6 +28,7 @@ __all__ = [
     "check_step",
     "compare",
     "compare_runs",
+    "config_of_folder",
     "evaluate_step",
     "list_networks",
     "load_trained",

@@ -12,9 +12,7 @@ from hs3seg import networks
 from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision
 from hs3seg.builders import make_dataset, make_network, make_stages
 from hs3seg.config import Config
-from hs3seg.data import check_dataset
-from hs3seg.engine import Reporter
-from hs3seg.errors import DataError, NetworkError
+from hs3seg.errors import NetworkError
 from hs3seg.nn import count_cost, count_outputs, count_parts, find_stages
 from hs3seg.pipeline.steps import Session, profile_step, train_step
 
@@ -108,17 +106,3 @@ def profile_config(config: Config) -> dict[str, Any]:
         "deep_supervision": deep_supervision(taxonomy.names, stages, config.supervision.gamma),
     }
     return profile_step(config, taxonomy, plans)
-
-
-def check_step(config: Config) -> dict[str, Any]:
-    """Reads every image and mask of every split and lists what is wrong; `exit_code` is 2 where something is."""
-    splits = dict.fromkeys([config.data.train_split, *config.data.evaluate_splits])
-    datasets, unopened = {}, {}
-    for split in splits:
-        try:
-            datasets[split] = make_dataset(config, split)
-        except DataError as error:
-            unopened[split] = error
-    with Reporter().task("check", sum(len(d) for d in datasets.values())) as task:
-        report = check_dataset(datasets, progress=lambda: task.advance(1), unopened=unopened)
-    return report.to_dict() | {"exit_code": 2 if report.has_errors else 0}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hs3seg.data import SegmentationDataset, analysis_split, channels_of, check_dataset
+from hs3seg.data import SegmentationDataset, analysis_split, channels_of
 from hs3seg.data.cityscapes import Cityscapes, read_disparity
 from hs3seg.data.cityscapes_layout import parts_of
+from hs3seg.data.doctor import examine
 from hs3seg.errors import DataError
 from hs3seg.taxonomies.cityscapes import CITYSCAPES, ID_OF_TRAIN_ID, TRAIN_ID_OF_ID
 from tests.fabricate.cityscapes import CITIES, make_cityscapes, make_scene, names_of, write_train_ids
@@ -70,7 +71,7 @@ def test_every_label_id_becomes_its_train_id(tmp_path: Path) -> None:
 
 def test_the_check_of_the_data_finds_nothing_wrong(tmp_path: Path) -> None:
     make_cityscapes(tmp_path)
-    report = check_dataset({split: Cityscapes(tmp_path, split) for split in ("train", "val")})
+    report = examine({split: Cityscapes(tmp_path, split) for split in ("train", "val")})
     assert not report.has_errors
 
 

@@ -17,10 +17,10 @@ from hs3seg.data import (
     Subset,
     analysis_split,
     channels_of,
-    check_dataset,
     class_frequencies,
     infer_taxonomy,
 )
+from hs3seg.data.doctor import examine
 from hs3seg.errors import DataError
 from hs3seg.taxonomy import Taxonomy
 from tests.conftest import shared
@@ -274,24 +274,5 @@ def test_statistics_count_every_pixel_once(tmp_path: Path) -> None:
     assert found.all_ignored == ("b",)
 
 
-def test_check_collects_all_problems(tmp_path: Path) -> None:
-    images, masks = tmp_path / "images" / "train", tmp_path / "masks" / "train"
-    write_pairs(images, masks, ["ok", "size", "label", "half", "void"])
-    Image.fromarray(np.zeros((3, 4), np.uint8)).save(masks / "size.png")
-    Image.fromarray(np.full((8, 10), 9, np.uint8)).save(masks / "label.png")
-    (masks / "half.png").write_bytes((masks / "ok.png").read_bytes()[:60])
-    Image.fromarray(np.full((8, 10), 255, np.uint8)).save(masks / "void.png")
-    taxonomy = Taxonomy.from_names(["a", "b", "c", "never"])
-    report = check_dataset({"train": FolderDataset(tmp_path, "train", taxonomy)})
-    text = {(f.level, Path(f.file).name): f.message for f in report.findings}
-    assert report.has_errors
-    assert "must be equal" in text["error", "size.png"]
-    assert "label 9" in text["error", "label.png"]
-    assert "half.png" in text["error", "half.png"]
-    assert ("warning", "void") in text
-    assert "'never' never occurs" in text["warning", "train"]
-    assert report.to_dict()["splits"]["train"]["num_images"] == 2
-
-
 def test_clean_data_has_no_error() -> None:
-    assert not check_dataset({"train": DigitScenes("train", 8)}).has_errors
+    assert not examine({"train": DigitScenes("train", 8)}).has_errors

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hs3seg.data import CachedDataset, NYUv2, SegmentationDataset, Subset, channels_of, check_dataset
+from hs3seg.data import CachedDataset, NYUv2, SegmentationDataset, Subset, channels_of
+from hs3seg.data.doctor import examine
 from hs3seg.data.hha import NYU_CAMERA, Camera, hha
 from hs3seg.errors import DataError
 from hs3seg.taxonomies.nyuv2 import FROM_40, OFFICIAL_SPLITS, check_classes
@@ -66,7 +67,7 @@ def test_wrappers_keep_the_channels(tmp_path: Path) -> None:
     assert channels_of(data) == channels_of(cached) == channels_of(part) == 4
     for _ in range(2):  # read, then from memory
         assert torch.equal(part.read(0).image, data.read(1).image)
-    assert not check_dataset({"train": cached}).has_errors
+    assert not examine({"train": cached}).has_errors
 
 
 def test_without_depth_its_files_are_not_needed(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 import scipy.io
 import torch
 
-from hs3seg.data import NYUv2, SegmentationDataset, channels_of, check_dataset
+from hs3seg.data import NYUv2, SegmentationDataset, channels_of
+from hs3seg.data.doctor import examine
 from hs3seg.data.hha import hha
 from hs3seg.errors import DataError
 from hs3seg.taxonomies.nyuv2 import FROM_40, OFFICIAL_SPLITS
@@ -60,7 +61,7 @@ def test_the_file_or_its_folder(mat: Path) -> None:
         f"Frames are those of the official split in '{mat}', which holds 8, not 1449 as the official file.",
     )
     assert channels_of(NYUv2(mat, "train", depth="hha")) == 6
-    assert not check_dataset({"train": inside}).has_errors
+    assert not examine({"train": inside}).has_errors
 
 
 def _sum(data: NYUv2, index: int) -> int:

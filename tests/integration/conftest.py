@@ -82,8 +82,9 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         out, err = capsys.readouterr()
         assert out == ""
         assert "Traceback" not in err
-        # Progress that came before the error is no part of it.
-        message = [line for line in err.splitlines() if line.startswith("hs3: ") or not line.endswith("left")]
+        # Progress and notes that came before the error are no part of it.
+        lines = err.splitlines()
+        message = lines[next(i for i, line in enumerate(lines) if line.startswith("hs3: ")) :]
         assert 1 <= len(message) <= 2, err
         return "\n".join(message)
 

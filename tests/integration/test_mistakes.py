@@ -82,7 +82,7 @@ def test_data_check_finds_all_and_says_so_by_its_exit_code(
     assert main(["data", "check", str(config), *words, "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
     assert found["counts"]["error"] == 3
-    assert any(f["kind"] == "missing-mask" and f["file"].endswith("p 0.jpg") for f in found["findings"])
+    assert any(f["kind"] == "image-without-mask" and f["file"].endswith("p 0.jpg") for f in found["findings"])
     assert main(["data", "check", str(folder_data), "--out", "none"]) == 2
     assert "p 0.jpg" in capsys.readouterr().out
 

@@ -33,7 +33,7 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing hs3seg, its extras and tools into $(VENV); torch is large, this takes a few minutes"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,tensorboard,nyuv2,video,datasets]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,tensorboard,nyuv2,video,datasets,lightning,transformers,lite0,export,int8]"
 	touch $@ $(VENV)/.demo
 
 clean:

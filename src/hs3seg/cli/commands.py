@@ -10,7 +10,7 @@ from typing import Any
 
 from hs3seg.cli import show
 from hs3seg.config import Config, describe_keys, load_config
-from hs3seg.errors import ConfigError, RunFolderError
+from hs3seg.errors import ConfigError, RunFolderError, nearest
 
 Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
@@ -119,6 +119,33 @@ def plan(options: Namespace, _overrides: list[str]) -> Result:
         study.plan.save(Path(options.out))
         result["plan"] = options.out
     return result, lambda values: show.plan(values, study.plan)
+
+
+def groups(options: Namespace, _overrides: list[str]) -> Result:
+    """A plan's groups for other tools, or a plan from theirs; starts without torch."""
+    from hs3seg.analysis import StagePlan, SupervisionPlan
+    from hs3seg.portable import FORMATS, read_groups, write_plan
+    from hs3seg.taxonomy import Taxonomy
+
+    if options.format not in FORMATS:
+        raise ConfigError(f"--format {options.format}; {nearest(options.format, FORMATS)}")
+    source = Path(options.source)
+    place = Path(options.taxonomy) if options.taxonomy else source.parent / "taxonomy.toml"
+    if source.suffix == ".toml":
+        loaded = SupervisionPlan.load(source)
+        taxonomy = (
+            Taxonomy.load(place) if options.taxonomy or place.exists() else Taxonomy.from_names(loaded.taxonomy_names)
+        )
+        files = write_plan(loaded, taxonomy, options.format, Path(options.out or "groups"))
+        return {"files": [str(path) for path in files.values()]}, show.files
+    paths = sorted(source.glob(f"*{FORMATS[options.format].suffix}")) if source.is_dir() else [source]
+    if not paths:
+        raise ConfigError(f"'{source}' holds no *{FORMATS[options.format].suffix}, one per stage; look at --format")
+    taxonomy = Taxonomy.load(place)
+    stages = tuple(StagePlan(path.stem, read_groups(options.format, path, taxonomy)) for path in paths)
+    out = Path(options.out or "plan.toml")
+    SupervisionPlan(taxonomy.names, stages, "manual", {"from": [path.name for path in paths]}).save(out)
+    return {"plan": str(out)}, show.files
 
 
 def evaluate(options: Namespace, overrides: list[str]) -> Result:

@@ -109,6 +109,19 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     plan_.add_argument("--seed", type=int, default=0)
     plan_.add_argument("--out", metavar="PLAN.toml", help="where to write the plan; default: only show it")
 
+    groups = command(
+        "groups",
+        "write a plan's groups for other tools, or make a plan from theirs",
+        "  hs3 groups plan.toml --format nnunet --out groups                one file per stage\n"
+        "  hs3 groups groups --format nnunet --taxonomy taxonomy.toml --out plan.toml\n",
+    )
+    groups.add_argument("source", help="plan.toml, or a file or folder of groups, one file per stage")
+    groups.add_argument(
+        "--format", required=True, metavar="NAME", help="csv, lightlytrain, mmsegmentation, nnunet or ultralytics"
+    )
+    groups.add_argument("--taxonomy", metavar="FILE", help="taxonomy.toml; default: the one beside the source")
+    groups.add_argument("--out", help="folder of the groups (default: groups), or the plan (default: plan.toml)")
+
     evaluate = command(
         "evaluate",
         "score a trained network on a split, all stages in one pass; or predictions on disk",

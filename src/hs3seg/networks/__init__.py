@@ -6,6 +6,7 @@ from hs3seg.networks.deeplab import DeepLabV3Plus
 from hs3seg.networks.fuse import FusedSegmenter, fuse
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetOCR, HRNetV2
+from hs3seg.networks.lite0 import load_lite0_weights
 from hs3seg.networks.sagate import SAGate
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "SAGate",
     "create",
     "fuse",
+    "load_lite0_weights",
     "load_public_checkpoint",
     "names",
     "options_of",

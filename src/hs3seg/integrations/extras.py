@@ -1,0 +1,18 @@
+"""Libraries that a user may not have."""
+
+from importlib.util import find_spec
+
+from hs3seg.errors import ConfigError
+
+
+def need(library: str, extra: str) -> None:
+    """Makes sure that a library can be imported, without importing it.
+
+    Raises:
+        ConfigError: it cannot; the extra that brings it is named.
+    """
+    if find_spec(library) is None:
+        raise ConfigError(
+            f"hs3seg.integrations.{extra} needs the library '{library}', which is not installed;"
+            f" pip install 'hs3seg[{extra}]'"
+        )

@@ -1,0 +1,182 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from hs3seg.analysis import load_confusions
+from hs3seg.data import DigitScenes
+from hs3seg.errors import ConfigError, NetworkError
+from hs3seg.integrations.data import TorchDataset
+from hs3seg.integrations.extras import need
+from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, Supervised, supervise
+
+lightning = pytest.importorskip("lightning.pytorch")
+transformers = pytest.importorskip("transformers")
+
+from hs3seg.integrations.lightning import ConfusionCallback, SupervisedMixin  # noqa: E402
+from hs3seg.integrations.transformers import SupervisedTrainerMixin  # noqa: E402
+
+EXAMPLE = torch.zeros(1, 3, 32, 32)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*deprecated")
+
+
+def make_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.ReLU()) for a, b in ((3, 8), (8, 12), (12, 16))),
+        nn.Conv2d(16, 11, 1),
+    )
+
+
+def scenes(count: int = 6, as_dict: bool = False) -> TorchDataset:
+    return TorchDataset(DigitScenes("train", count, (32, 32)), as_dict=as_dict)
+
+
+def counted(model: Supervised, count: int = 6) -> dict[str, Any]:
+    recorder = ConfusionRecorder(model.plan)
+    with torch.no_grad():
+        for images, labels in DataLoader(scenes(count), 4):
+            recorder.update(model.eval()(images), labels)
+    return recorder.confusions()
+
+
+def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:
+    return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
+
+
+class Module(SupervisedMixin, lightning.LightningModule):  # type: ignore[misc,name-defined]
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class OwnModule(lightning.LightningModule):  # type: ignore[misc,name-defined]
+    """Somebody's module, whose batches are dictionaries."""
+
+    def __init__(self, calls: bool = True) -> None:
+        super().__init__()
+        self.wrapped, self.calls = nn.ModuleList([supervise(make_net(), example=EXAMPLE)]), calls
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:  # noqa: ARG002
+        if self.calls:
+            self.wrapped[0](batch["pixel_values"])
+
+
+def trainer(**options: Any) -> Any:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    return lightning.Trainer(**quiet, enable_model_summary=False, **options)
+
+
+def test_lightning_counts_the_last_validation_and_writes_it(tmp_path: Path) -> None:
+    confusion = ConfusionCallback(tmp_path / "confusion.npz")
+    module = Module(make_net(), example=EXAMPLE)
+    options: dict[str, Any] = {"max_epochs": 2, "num_sanity_val_steps": 1, "callbacks": [confusion]}
+    trainer(**options).fit(module, DataLoader(scenes(), 4), DataLoader(scenes(), 4))
+    assert confusion.recorder is not None
+    assert same(confusion.recorder.confusions(), counted(module.model))
+    assert same(dict(load_confusions(tmp_path / "confusion.npz")), counted(module.model))
+    assert not module.model._forward_hooks
+    assert math.isfinite(module.last_loss)
+
+
+def test_lightning_step_is_the_hierarchical_loss() -> None:
+    module = Module(make_net(), example=EXAMPLE)
+    module.log = lambda *_, **__: None
+    assert math.isnan(module.last_loss)
+    batch = next(iter(DataLoader(scenes(), 4)))
+    expected = HierarchicalLoss(module.model.plan)(module.model(batch[0]), batch[1])
+    assert torch.equal(module.training_step(batch, 0), expected)
+    assert module.last_loss == float(expected)
+    assert torch.equal(module.eval()(batch[0]), module.model.net(batch[0]))
+    net = module.model.net
+    assert module.strip() is net
+
+
+def test_lightning_callback_counts_for_modules_of_others() -> None:
+    confusion = ConfusionCallback(labels=lambda batch: batch["labels"])
+    module = OwnModule()
+    trainer(callbacks=[confusion]).validate(module, DataLoader(scenes(as_dict=True), 4), verbose=False)
+    assert confusion.recorder is not None
+    assert same(confusion.recorder.confusions(), counted(module.wrapped[0]))
+
+
+def test_lightning_callback_tells_what_it_misses() -> None:
+    loader = DataLoader(scenes(as_dict=True), 4)
+    confusion = ConfusionCallback(labels=lambda batch: batch["labels"])
+    module = OwnModule(calls=False)
+    with pytest.raises(NetworkError, match="did not call the supervised network"):
+        trainer(callbacks=[confusion]).validate(module, loader, verbose=False)
+    assert not module.wrapped[0]._forward_hooks
+    module.wrapped = nn.ModuleList()
+    with pytest.raises(NetworkError, match="OwnModule holds 0 supervised networks"):
+        trainer(callbacks=[confusion]).validate(module, loader, verbose=False)
+
+
+class Trainer(SupervisedTrainerMixin, transformers.Trainer):  # type: ignore[misc,name-defined]
+    pass
+
+
+def arguments(folder: Path, **options: Any) -> Any:
+    return transformers.TrainingArguments(
+        str(folder), report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True, max_grad_norm=0, **options
+    )
+
+
+def test_transformers_loss_is_the_hierarchical_loss_and_outputs_are_logits(tmp_path: Path) -> None:
+    model = supervise(make_net(), example=EXAMPLE)
+    loop = Trainer(model, arguments(tmp_path))
+    inputs = next(iter(DataLoader(scenes(as_dict=True), 4)))
+    loss, outputs = loop.compute_loss(model, inputs, return_outputs=True)
+    assert torch.equal(loss, HierarchicalLoss(model.plan)(model(inputs["pixel_values"]), inputs["labels"]))
+    assert list(outputs) == ["logits"]
+    assert torch.equal(outputs["logits"], model.net(inputs["pixel_values"]))
+
+
+def test_transformers_accumulation_gives_the_step_of_one_large_batch(tmp_path: Path) -> None:
+    weights = []
+    for size, steps in ((4, 1), (2, 2)):
+        model = supervise(make_net(), example=EXAMPLE)
+        # Without batch normalization, whose result depends on how the batch is cut.
+        widths = {name: next(head.parameters()).shape[1] for name, head in model.heads.items()}
+        torch.manual_seed(1)
+        model.heads = nn.ModuleDict({name: nn.Conv2d(width, 11, 1) for name, width in widths.items()})
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
+        loop = Trainer(
+            model, arguments(tmp_path, max_steps=1, learning_rate=0.5, **options), train_dataset=scenes(4, True)
+        )
+        before = model.net[0][0].weight.detach().clone()  # type: ignore[index,union-attr]
+        loop.train()
+        assert not torch.equal(model.net[0][0].weight, before)  # type: ignore[index,union-attr]
+        weights.append([parameter.detach() for parameter in model.parameters()])
+    for one, two in zip(*weights, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_transformers_collects_confusion_and_evaluates(tmp_path: Path) -> None:
+    model = supervise(make_net(), example=EXAMPLE)
+    options = {"per_device_eval_batch_size": 4}
+    loop = Trainer(model.train(), arguments(tmp_path, **options), eval_dataset=scenes(as_dict=True))
+    assert same(loop.collect_confusion(scenes(as_dict=True)).confusions(), counted(model))
+    shapes: list[tuple[int, ...]] = []
+    loop.compute_metrics = lambda found: shapes.append(found.predictions.shape) or {"pixels": found.label_ids.size}
+    found = loop.evaluate()
+    assert shapes == [(6, 11, 4, 4)]
+    assert found["eval_pixels"] == 6 * 32 * 32
+    expected = [float(loop.compute_loss(model, inputs)) for inputs in DataLoader(scenes(as_dict=True), 4)]
+    assert found["eval_loss"] == pytest.approx((4 * expected[0] + 2 * expected[1]) / 6, rel=1e-5)
+
+
+def test_transformers_refuses_a_plain_network(tmp_path: Path) -> None:
+    loop = Trainer(make_net(), arguments(tmp_path))
+    with pytest.raises(NetworkError, match=r"was given a Sequential; give it hs3seg\.supervise"):
+        loop.collect_confusion(scenes(as_dict=True))
+
+
+def test_missing_library_names_the_extra() -> None:
+    need("torch", "torch")
+    with pytest.raises(ConfigError, match=r"needs the library 'no_such_library'.*hs3seg\[lightning\]"):
+        need("no_such_library", "lightning")

@@ -116,7 +116,7 @@ def measure(module: Scheduled, data: TorchDataset, folder: Path) -> hs3seg.Super
     trainer = Trainer(accelerator="cpu", callbacks=[confusion], logger=False, enable_progress_bar=False)
     trainer.validate(module, DataLoader(data, BATCH), verbose=False)
     assert confusion.recorder is not None
-    return confusion.recorder.make_plan(names=data.taxonomy.names)
+    return confusion.recorder.make_plan()
 
 
 @torch.inference_mode()

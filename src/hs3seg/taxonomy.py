@@ -153,7 +153,7 @@ class Grouping:
     def __post_init__(self) -> None:
         if not self.assignment:
             raise PlanError("a grouping needs at least one class")
-        if self.assignment != _canonical(self.assignment):
+        if any(found != number for number, found in enumerate(dict.fromkeys(self.assignment))):
             raise PlanError(f"grouping {self.assignment} is not canonical; use Grouping.from_labels")
 
     @classmethod
@@ -282,5 +282,6 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
 
 
 def _canonical(labels: Iterable[int]) -> tuple[int, ...]:
-    numbers: dict[int, int] = {}
-    return tuple(numbers.setdefault(label, len(numbers)) for label in labels)
+    labels = list(labels)
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return tuple(map(numbers.__getitem__, labels))

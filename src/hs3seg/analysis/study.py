@@ -1,7 +1,8 @@
 """The whole analysis: from one confusion matrix per stage to a plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,11 @@ from hs3seg.errors import PlanError, nearest
 from hs3seg.taxonomy import Grouping
 
 Method = Literal["spectral", "kmeans", "constant_ratio", "deep_supervision", "none"]
+ALL_SIZES = 256
+"""Classes up to which every number of groups is tried. Above, clusterings take minutes: a grid of sizes is tried, then
+those around the chosen one, so that of a curve that wiggles a larger size may be missed."""
+_GRID = 64
+
 METHODS: tuple[Method, ...] = ("spectral", "kmeans", "constant_ratio", "deep_supervision", "none")
 
 
@@ -133,9 +139,22 @@ def analyze(
     curves = []
     plans = []
     for number, (stage, confusion) in enumerate(stages.items()):
-        curve = tradeoff_curve(
-            stage, confusion, _groupings(stage, confusion, method, normalize, seed, epsilon, embeddings)
-        )
+        make = partial(_groupings, stage, confusion, method, normalize, seed, epsilon, embeddings)
+        sizes = first_sizes(count)
+        if method == "constant_ratio":
+            sizes = sorted({*sizes, *halved_sizes(count, len(stages))} - {1, count})
+        curve = tradeoff_curve(stage, confusion, make(sizes))
+        if count > ALL_SIZES and method in ("spectral", "kmeans"):
+            choose = partial(
+                _size,
+                reference=reference,
+                method=method,
+                theta_degrees=theta_degrees,
+                aspect=aspect,
+                number=number,
+                num_stages=len(stages),
+            )
+            curve = _refined(curve, confusion, make, choose)
         size = _size(curve, reference, method, theta_degrees, aspect, number, len(stages))
         curves.append(curve)
         plans.append(StagePlan(stage, curve.groupings[size], gamma))
@@ -166,16 +185,45 @@ def _groupings(
     seed: int,
     epsilon: float,
     embeddings: Mapping[str, NDArray[np.float64]] | None,
+    sizes: Sequence[int],
 ) -> dict[int, Grouping]:
     if method != "kmeans":
-        return spectral_groupings(class_affinity(confusion, normalize, epsilon))
+        return spectral_groupings(class_affinity(confusion, normalize, epsilon), sizes)
     if embeddings is None or stage not in embeddings:
         raise PlanError(f"method 'kmeans' needs embeddings of stage '{stage}', one row per class; none were given")
     if len(embeddings[stage]) != len(confusion):
         raise PlanError(
             f"embeddings of stage '{stage}' have {len(embeddings[stage])} rows for {len(confusion)} classes"
         )
-    return kmeans_groupings(embeddings[stage], seed=seed)
+    return kmeans_groupings(embeddings[stage], sizes, seed=seed)
+
+
+def first_sizes(count: int) -> list[int]:
+    """Numbers of groups that are tried first: all of 2..K-1, or about 64 of them, closer to each other where small."""
+    if count <= ALL_SIZES:
+        return list(range(2, count))
+    return sorted({int(k) for k in np.geomspace(2, count - 1, _GRID).round()})
+
+
+def _refined(
+    curve: TradeoffCurve,
+    confusion: NDArray[Any],
+    make: Callable[[Sequence[int]], dict[int, Grouping]],
+    choose: Callable[[TradeoffCurve], int],
+) -> TradeoffCurve:
+    """Tries the sizes between the chosen one and the next larger, until none is left between them."""
+    while True:
+        size = choose(curve)
+        larger = next((k for k in curve.sizes if k > size), size)
+        between = range(size + 1, larger)
+        if not between:
+            return curve
+        step = -(-len(between) // _GRID)
+        found = make(list(between)[::step])
+        known = len(curve.groupings)
+        curve = tradeoff_curve(curve.stage, confusion, {**curve.groupings, **found})
+        if len(curve.groupings) == known:  # none of them can be made: identical classes
+            return curve
 
 
 def _size(

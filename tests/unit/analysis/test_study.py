@@ -167,3 +167,28 @@ def test_embeddings_must_be_matrices(tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", early=np.ones(3))
     with pytest.raises(PlanError, match="'early' has shape"):
         load_embeddings(tmp_path / "e.npz")
+
+
+def test_many_classes_are_tried_on_a_grid_that_is_refined_where_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hs3seg.analysis import study as module
+
+    rng = np.random.default_rng(0)
+    count = 90
+    blocks = np.repeat(np.arange(30), 3)
+    counts = {}
+    for stage, leak in (("early", 0.6), ("final", 0.2)):
+        matrix = np.where(
+            blocks[:, None] == blocks, 400 * leak * rng.random((count, count)), rng.random((count, count))
+        )
+        np.fill_diagonal(matrix, 1000 * (1 - leak))
+        counts[stage] = matrix.astype(np.int64)
+    whole = analyze(counts)
+    monkeypatch.setattr(module, "ALL_SIZES", 50)
+    monkeypatch.setattr(module, "_GRID", 12)
+    grid = analyze(counts)
+    assert grid.plan.num_groups == whole.plan.num_groups
+    assert grid.plan.stages[0].grouping == whole.plan.stages[0].grouping
+    assert len(grid.curves[0].sizes) < len(whole.curves[0].sizes) / 2
+    chosen = grid.plan.stages[0].grouping.num_groups
+    assert chosen + 1 in grid.curves[0].sizes  # nothing is left untried next to it
+    assert analyze(counts, method="constant_ratio").plan.num_groups["early"] == 45

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hs3seg.config import Config, describe_keys, load_config
+from hs3seg.config import Config, describe_keys, load_config, without_other_kinds
 from hs3seg.errors import ConfigError
 
 MINIMAL = 'name = "run"\n[data]\nkind = "camvid"\n[augment]\ncrop = [32, 48]\n'
@@ -38,6 +38,12 @@ def test_another_kind_of_data_leaves_out_the_keys_of_the_file_that_it_lacks(file
     config = load_config(file, ["--data.kind", "cityscapes", "--data.labels", "coarse"])
     assert (config.data.kind, config.data.root) == ("cityscapes", "there")
     assert config.data.model_dump()["labels"] == "coarse"
+
+
+def test_keys_of_other_kinds_in_old_weight_files_are_dropped() -> None:
+    values = {"name": "x", "data": {"kind": "camvid", "encoding": "auto", "hha_cache": "", "rooot": "y"}}
+    without_other_kinds(values)
+    assert values["data"] == {"kind": "camvid", "rooot": "y"}  # what no kind has stays, to be refused
 
 
 def test_text_values_stay_text(file: Path) -> None:

@@ -13,6 +13,7 @@ from hs3seg.builders.model import (
     make_runtime,
     make_stages,
     make_supervised,
+    network_options,
     network_size,
     normalisation,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "make_subset",
     "make_supervised",
     "make_training_loader",
+    "network_options",
     "network_size",
     "normalisation",
 ]

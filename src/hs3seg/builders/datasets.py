@@ -46,15 +46,7 @@ def _open(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
     root = Path(data.root)
     match data:
         case FolderData():
-            return FolderDataset(
-                root,
-                split,
-                folder_taxonomy(data),
-                images=data.images,
-                masks=data.masks,
-                encoding=data.encoding,
-                seed=seed,
-            )
+            return FolderDataset(root, split, folder_taxonomy(data), seed=seed, **data.reading)
         case CamVidData():
             return CamVid(root, split, data.classes, data.layout)
         case NYUv2Data():
@@ -126,7 +118,7 @@ def folder_taxonomy(data: FolderData) -> Taxonomy:
         return Taxonomy.load(Path(data.taxonomy))
     if (root / "taxonomy.toml").exists():
         return Taxonomy.load(root / "taxonomy.toml")
-    return infer_taxonomy(root, masks=data.masks)
+    return infer_taxonomy(root, masks=data.masks, mask_pattern=data.mask_pattern)
 
 
 def make_dataset(config: Config, split: str) -> SegmentationDataset:

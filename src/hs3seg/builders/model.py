@@ -34,18 +34,8 @@ def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
     torch.manual_seed(config.seed)
     settings = config.network
     channels = config.data.channels
-    with_depth = settings.name in networks.names() and "depth_channels" in networks.options_of(settings.name)
-    network = networks.create(
-        settings.name,
-        taxonomy.num_classes,
-        pretrained=settings.pretrained,
-        align_corners=settings.align_corners,
-        bn_momentum=settings.bn_momentum,
-        dropout=settings.dropout,
-        mid=settings.mid,
-        key=settings.key,
-        depth_channels=max(1, channels - 3) if with_depth else None,
-    )
+    options = network_options(config)
+    network = networks.create(settings.name, taxonomy.num_classes, pretrained=settings.pretrained, **options)
     taken = int(getattr(network, "in_channels", 3))
     if taken != channels:
         raise ConfigError(
@@ -53,6 +43,21 @@ def make_network(config: Config, taxonomy: Taxonomy) -> nn.Module:
             f" {_remedy(config.data)}"
         )
     return network
+
+
+def network_options(config: Config) -> dict[str, Any]:
+    """What the network is created with, beside its name and classes: the options that are set."""
+    settings = config.network
+    with_depth = settings.name in networks.names() and "depth_channels" in networks.options_of(settings.name)
+    options = {
+        "align_corners": settings.align_corners,
+        "bn_momentum": settings.bn_momentum,
+        "dropout": settings.dropout,
+        "mid": settings.mid,
+        "key": settings.key,
+        "depth_channels": max(1, config.data.channels - 3) if with_depth else None,
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _source(data: DataConfig) -> str:

@@ -198,6 +198,37 @@ def predict(options: Namespace, overrides: list[str]) -> Result:
     ), show.files
 
 
+def export(options: Namespace, overrides: list[str]) -> Result:
+    """A trained network for other runtimes."""
+    from hs3seg import pipeline
+
+    endings = {"onnx": "net.onnx", "openvino": "net.xml", "pt2": "net.pt2", "folder": "net"}
+    values = pipeline.export_step(
+        Path(options.weights),
+        Path(options.out or endings.get(options.format, "net")),
+        format=options.format,
+        dynamic=not options.fixed_size,
+        tolerance=options.tolerance,
+        int8_images=options.int8,
+        overrides=tuple(overrides),
+    )
+    return values, show.exported
+
+
+def certify(options: Namespace, _overrides: list[str]) -> Result:
+    """The zero-cost certificate."""
+    from hs3seg import pipeline
+
+    values = pipeline.certify_step(
+        options.before,
+        options.after,
+        size=tuple(options.size) if options.size else None,
+        num_classes=options.classes,
+        repeats=options.repeats,
+    )
+    return values, show.certificate
+
+
 def report(options: Namespace, _overrides: list[str]) -> Result:
     """The page of a run folder; starts without torch."""
     from hs3seg.report import build_report
@@ -246,16 +277,35 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...]:
 
 
 def data(options: Namespace, overrides: list[str]) -> Result:
-    """Everything that is wrong with a data set, in one go."""
+    """Looks at a data set: writes a config for it, finds what is wrong, or unpacks it."""
+    path = Path(options.config)
+    if options.action == "check":
+        return _check(options, path, overrides)
     from hs3seg import pipeline
 
-    path = Path(options.config)
+    if options.action == "init":
+        values = pipeline.init_step(
+            path,
+            taxonomy=Path(options.taxonomy) if options.taxonomy else None,
+            config=Path(options.out) if options.out else None,
+            overwrite=options.overwrite,
+            workers=options.workers,
+        )
+        return values, show.proposal
+    if not options.target:
+        raise ConfigError("hs3 data unpack ARCHIVE FOLDER needs the folder to unpack to")
+    return pipeline.unpack_step(path, Path(options.target)), show.files
+
+
+def _check(options: Namespace, path: Path, overrides: list[str]) -> Result:
+    from hs3seg import pipeline
+
     if path.is_dir() and (path / "hs3.toml").is_file():
         path = path / "hs3.toml"
     config = pipeline.config_of_folder(path, overrides) if path.is_dir() else load_config(path, overrides)
     values = pipeline.check_step(
         config,
-        out=None if options.out == "none" else Path(options.out),
+        out=None if options.out == "none" else Path(options.out or "data-check"),
         strict=options.strict,
         max_findings=options.max_findings or None,
     )

@@ -11,7 +11,19 @@ from hs3seg.cli import commands
 from hs3seg.cli.parser import make_parser, refuse, split_overrides
 from hs3seg.errors import ConfigError, UserError, nearest
 
-_WITH_CONFIG = ("demo", "run", "compare", "train", "analyze", "evaluate", "submit", "predict", "profile", "data")
+_WITH_CONFIG = (
+    "demo",
+    "run",
+    "compare",
+    "train",
+    "analyze",
+    "evaluate",
+    "submit",
+    "export",
+    "predict",
+    "profile",
+    "data",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

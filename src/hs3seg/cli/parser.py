@@ -186,6 +186,38 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     predict.add_argument("--ids", metavar="LIST", help="ids that index files hold, one per class, with commas")
     predict.add_argument("--skip_existing", action="store_true", help="leave out what has its results already")
 
+    export = command(
+        "export",
+        "write a trained network for another runtime; its stage heads are left behind",
+        "The file is run and compared with the network before it is kept, and says of itself what `hs3 predict` and\n"
+        "`hs3 evaluate` need: they take it in the place of weights.\n"
+        "  hs3 export RUN/arms/hs3 --format onnx --out net.onnx\n"
+        "  hs3 export RUN/arms/hs3 --format openvino --out net.xml --int8 100\n\n" + OVERRIDES,
+    )
+    export.add_argument("weights", help="folder or weights.safetensors of a training")
+    export.add_argument("--format", default="onnx", help="onnx (default), openvino, pt2 (torch.export) or folder")
+    export.add_argument("--out", help="file, or folder for the format folder; default: net.onnx and so on")
+    export.add_argument("--fixed_size", action="store_true", help="batch and size are those of the training crops")
+    export.add_argument("--tolerance", type=float, default=1e-4, help="largest difference of a logit (default: 1e-4)")
+    export.add_argument(
+        "--int8", type=int, default=0, metavar="N", help="openvino: also NAME-int8.xml, by N training images"
+    )
+
+    certify = command(
+        "certify",
+        "the zero-cost certificate: what is deployed costs no more than the plain network",
+        "A network is a training's folder (its stage heads are dropped), a name of `hs3 networks`, or\n"
+        "'module:function(key=value)'. Exit code 2 where it fails.\n"
+        "  hs3 certify hrnet_w18_small RUN/arms/hs3 --classes 11\n"
+        "  M=torchvision.models.segmentation:fcn_resnet50\n"
+        '  hs3 certify "$M(weights_backbone=None)" "$M(weights_backbone=None, aux_loss=True)"\n',
+    )
+    certify.add_argument("before", help="the plain network")
+    certify.add_argument("after", help="what is deployed")
+    certify.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images; default: the training's")
+    certify.add_argument("--classes", type=int, default=19, metavar="K", help="of networks by name (default: 19)")
+    certify.add_argument("--repeats", type=int, default=5, help="timed runs of each (default: 5)")
+
     report = command("report", "write the report page of a run folder")
     report.add_argument("run", help="run folder; what it lacks the page leaves out")
     report.add_argument("--out", help="folder for the page; default: RUN/report")
@@ -205,16 +237,22 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
 
     data = command(
         "data",
-        "check a data set before training on it",
+        "look at a data set before training on it",
+        "  hs3 data init ROOT                          writes taxonomy.toml and hs3.toml by looking at the masks\n"
         "  hs3 data check CONFIG --data.root ROOT      every problem with file, place and remedy, and a page\n"
-        "  hs3 data check ROOT                         the same for a folder of images and masks\n\n"
-        "Exit code 2 where something must be done, so it may guard a build.\n\n" + OVERRIDES,
+        "  hs3 data check ROOT                         the same for a folder of images and masks\n"
+        "  hs3 data unpack ARCHIVE FOLDER              zip or tar; entries that lead out of the folder are refused\n\n"
+        "check: exit code 2 where something must be done, so it may guard a build.\n\n" + OVERRIDES,
     )
-    data.add_argument("action", choices=("check",))
-    data.add_argument("config", metavar="CONFIG|FOLDER", help="a TOML file, or a folder of images and masks")
-    data.add_argument("--out", default="data-check", help="folder of the page (default: data-check), or none")
-    data.add_argument("--strict", action="store_true", help="warnings, too, give exit code 2")
-    data.add_argument("--max_findings", type=int, default=100, help="listed of each kind; 0 = all (default: 100)")
+    data.add_argument("action", choices=("init", "check", "unpack"))
+    data.add_argument("config", metavar="CONFIG|FOLDER|ARCHIVE", help="a TOML file, a folder, or an archive to unpack")
+    data.add_argument("target", nargs="?", metavar="FOLDER", help="unpack: where to")
+    data.add_argument("--out", help="check: folder of the page (default: data-check), or none; init: the config file")
+    data.add_argument("--strict", action="store_true", help="check: warnings, too, give exit code 2")
+    data.add_argument("--max_findings", type=int, default=100, help="check: listed of each kind; 0 = all")
+    data.add_argument("--taxonomy", metavar="FILE", help="init: where the classes are written (ROOT/taxonomy.toml)")
+    data.add_argument("--overwrite", action="store_true", help="init: replace files that are there")
+    data.add_argument("--workers", type=int, default=0, help="init: processes that read masks")
 
     command("keys", "list every config value with its default and meaning")
     return parser, made

@@ -144,6 +144,44 @@ def scores(result: dict[str, Any]) -> None:
     console.print(table)
 
 
+def exported(result: dict[str, Any]) -> None:
+    """What was written, and how near it is."""
+    console = Console()
+    console.print(f"{result['path']}", soft_wrap=True)
+    if "max_difference" in result:
+        console.print(
+            f"largest difference of a logit {result['max_difference']:.2g}, {result['size_bytes'] / 2**20:.1f} MiB"
+        )
+    if "int8" in result:
+        small = result["int8"]
+        console.print(
+            f"{small['path']}: {small['size_bytes'] / 2**20:.1f} MiB, {100 * small['agreement']:.1f} % of the pixels of"
+            " the first calibration image have the same class; measure its mIoU with hs3 evaluate",
+            soft_wrap=True,
+        )
+
+
+def certificate(result: dict[str, Any]) -> None:
+    """Costs before and after, and the verdict."""
+    console = Console()
+    table = Table()
+    for head in ("", "before", "after"):
+        table.add_column(head, justify="right" if head else "left")
+    for name in ("parameters", "conv_macs", "matmul_macs"):
+        table.add_row(name, f"{result['before'][name]:,}", f"{result['after'][name]:,}")
+    table.add_row("bytes of weights", *(f"{value:,}" for value in result["weight_bytes"]))
+    console.print(table)
+    difference = result["max_difference"]
+    console.print(
+        f"largest difference of a logit: {'shapes differ' if difference is None else f'{difference:.3g}'}; latency"
+        f" ratio {result['latency_ratio']:.2f} (not judged); weights: {result['weights']}"
+    )
+    for reason in result["reasons"]:
+        console.print(f"failed: {reason}", style="bold", soft_wrap=True)
+    if not result["reasons"]:
+        console.print("passed: nothing of the training is left", style="bold")
+
+
 def submission(result: dict[str, Any]) -> None:
     """What was packed."""
     console = Console()
@@ -218,6 +256,27 @@ def findings(result: dict[str, Any]) -> None:
     line(f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
     if result["page"]:
         line(f"page: {result['page']}")
+
+
+def proposal(result: dict[str, Any]) -> None:
+    """What a folder seems to hold, and what to do next."""
+    console = Console()
+
+    def line(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    table = Table(title=f"{len(result['classes'])} classes in {result['masks']} masks")
+    for head in ("class", "value in the masks", "pixels %", "masks"):
+        table.add_column(head, justify="left" if head == "class" else "right")
+    for found in result["classes"]:
+        table.add_row(found["name"], str(found["value"]), f"{100 * found['share']:.2f}", str(found["files"]))
+    console.print(table)
+    for note in result["notes"]:
+        line(note)
+    line(f"splits: {', '.join(result['splits'])}")
+    line(f"taxonomy: {result['taxonomy']} (give the classes their names)")
+    line(f"config: {result['config']}")
+    line(f"next: hs3 data check {result['config']}, then hs3 run {result['config']}")
 
 
 def keys(result: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from hs3seg.config.data import (
     NYUv2Data,
     VocData,
 )
-from hs3seg.config.load import apply_overrides, config_from_dict, describe_keys, load_config
+from hs3seg.config.load import apply_overrides, config_from_dict, describe_keys, load_config, without_other_kinds
 from hs3seg.config.sections import (
     Config,
     EvaluationConfig,
@@ -51,4 +51,5 @@ __all__ = [
     "config_from_dict",
     "describe_keys",
     "load_config",
+    "without_other_kinds",
 ]

@@ -1,6 +1,6 @@
 """The sections of data, one per kind, and of augmentation."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,10 +57,36 @@ class FolderData(_Data):
     kind: Literal["folder"] = Field("folder", description="your images and masks")
     images: str = Field("images", description="name of the image folder below root")
     masks: str = Field("masks", description="name of the mask folder below root")
-    encoding: Literal["auto", "index", "rgb"] = Field(
-        "auto", description="masks hold class ids (index, also palette PNG) or colours (rgb)"
+    image_pattern: str = Field(
+        "", description="instead of folders: where images are below root, e.g. **/*_img.png or {split}/rgb/*.*"
+    )
+    mask_pattern: str = Field(
+        "", description="where masks are, e.g. **/*_mask.png; what the wildcards stand for must be equal"
+    )
+    split_list: str = Field("", description="list of a split's images instead of SPLIT.txt, e.g. lists/{split}.txt")
+    split_fractions: dict[str, Fraction] | None = Field(
+        None, description="seeded shares of all images, e.g. {train = 0.8, val = 0.2}; none = folders or lists say it"
+    )
+    encoding: Literal["auto", "index", "rgb", "palette"] = Field(
+        "auto",
+        description="masks hold class ids (index, also palette PNG), colours (rgb), or colours by palette (palette)",
+    )
+    ids: tuple[int, ...] = Field((), description="id in the masks of each class, e.g. [0, 255]; empty = 0, 1, 2, ...")
+    ignore_ids: tuple[int, ...] = Field((), description="ids in the masks that mean ignore, e.g. [-1] or [0]")
+    ignore_colours: tuple[tuple[int, int, int], ...] = Field(
+        (), description="colours in the masks that mean ignore, besides black"
+    )
+    exif: Literal["auto", "image", "both"] = Field(
+        "auto", description="what an image's EXIF orientation turns if the mask has none; auto = what fits"
     )
     taxonomy: str = Field("", description="taxonomy.toml; empty = ROOT/taxonomy.toml, else inferred from the masks")
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Arguments of `FolderDataset` by name, but for root, split, taxonomy and seed."""
+        names = ("images", "masks", "encoding", "ignore_ids", "image_pattern", "mask_pattern", "split_list")
+        further = ("split_fractions", "ids", "ignore_colours", "exif")
+        return {name: getattr(self, name) for name in (*names, *further)}
 
 
 class CamVidData(_Data):

@@ -53,6 +53,15 @@ def config_from_dict(values: Mapping[str, Any], origin: str) -> Config:
     return _validate(values, origin)
 
 
+def without_other_kinds(values: dict[str, Any]) -> None:
+    """Drops keys of the data section that only other kinds have, in place: weight files of 0.1 hold them all."""
+    data = values.get("data", {})
+    if isinstance(data, dict) and data.get("kind") in KINDS:
+        for key in set(data) - set(KINDS[data["kind"]].model_fields):
+            if f"data.{key}" in _KNOWN:
+                del data[key]
+
+
 def describe_keys() -> Iterator[tuple[str, str, str]]:
     """Yields (dotted key, default as text, description) of every config value, in the order of the sections.
 
@@ -98,10 +107,8 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
         values[name] = text
     else:
         values[name] = _parse(text, kinds)
-    if key == "data.kind" and text in KINDS:  # the file's other keys may be those of another kind
-        for other in set(values) - set(KINDS[text].model_fields):
-            if f"data.{other}" in _KNOWN:
-                del values[other]
+    if key == "data.kind":  # the file's other keys may be those of another kind
+        without_other_kinds({"data": values})
 
 
 def _parse(text: str, kinds: set[Any]) -> Any:

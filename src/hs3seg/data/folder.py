@@ -1,17 +1,28 @@
 """Any folder of images and masks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hs3seg.data.images import IMAGE_SUFFIXES, Encoding, pack_colours, raw_mask
-from hs3seg.data.pairs import pair_files, read_list, read_pair, unique_names
+from hs3seg.data.images import IMAGE_SUFFIXES, Encoding, check_ids, pack_colours, raw_mask
+from hs3seg.data.pairs import Exif, pair_files, read_list, read_pair, unique_names
+from hs3seg.data.patterns import (
+    SPLIT,
+    Pattern,
+    is_list_of_names,
+    list_lines,
+    pair_by_names,
+    pair_by_pattern,
+    picture_paths,
+)
 from hs3seg.data.sample import Sample
+from hs3seg.data.splits import fraction_split
 from hs3seg.errors import DataError
-from hs3seg.taxonomy import Taxonomy
+from hs3seg.taxonomy import Colour, Taxonomy
 
 _MAX_INFERRED = 200
+_DEFAULT_SPLITS = ("train", "val")
 
 
 class FolderDataset:
@@ -19,12 +30,12 @@ class FolderDataset:
 
     Three layouts are understood, tried in this order:
 
-    1. ROOT/SPLIT.txt with `image mask` per line, paths relative to ROOT;
+    1. ROOT/SPLIT.txt with `image mask` per line, paths relative to ROOT, with a tab between them if names have spaces;
     2. ROOT/images/SPLIT and ROOT/masks/SPLIT with files of equal stems;
     3. ROOT/SPLIT/images and ROOT/SPLIT/masks.
 
     Where no split exists at all, i.e. ROOT/images and ROOT/masks hold files directly, `train` and `val` are a seeded
-    4:1 cut of them.
+    4:1 cut of them. Any other layout is told by patterns.
 
     Args:
         root: ROOT.
@@ -32,12 +43,20 @@ class FolderDataset:
         taxonomy: Classes.
         images: Name of the image folder.
         masks: Name of the mask folder.
-        encoding: `index`, `rgb`, or `auto`.
+        encoding: `index`, `rgb`, `palette`, or `auto`; see `read_mask`.
         ignore_ids: Ids in the files that mean ignore, besides the taxonomy's own.
-        seed: Of the 4:1 cut.
+        seed: Of a cut.
+        image_pattern: Where images are below ROOT instead, e.g. `**/*_img.png` or `{split}/rgb/*.*`; see `Pattern`.
+        mask_pattern: The same of masks, e.g. `**/*_mask.png`.
+        split_list: List of a split, relative to ROOT, instead of SPLIT.txt, e.g. `lists/{split}.txt`; it may also have
+            one name per line: the image's path, with or without suffix, or its stem.
+        split_fractions: Share of each split, instead of 4:1; then neither lists nor folders of splits are looked for.
+        ids: Id in the files of each class, e.g. (0, 255); empty = class c has id c.
+        ignore_colours: Colours in the files that mean ignore, besides black.
+        exif: What an orientation in an image's EXIF turns; all come upright.
 
     Raises:
-        DataError: no such split; a file without its partner; a list entry outside the root.
+        DataError: no such split, or an empty one; a file without its partner; a list entry outside the root.
     """
 
     def __init__(
@@ -50,11 +69,23 @@ class FolderDataset:
         encoding: Encoding = "auto",
         ignore_ids: Sequence[int] = (),
         seed: int = 0,
+        *,
+        image_pattern: str = "",
+        mask_pattern: str = "",
+        split_list: str = "",
+        split_fractions: Mapping[str, float] | None = None,
+        ids: Sequence[int] = (),
+        ignore_colours: Sequence[Colour] = (),
+        exif: Exif = "auto",
     ) -> None:
+        check_ids(ids, taxonomy)
         self.taxonomy, self.split = taxonomy, split
         self._encoding: Encoding = encoding
-        self._ignore_ids = tuple(ignore_ids)
-        self._pairs = find_pairs(Path(root), split, images, masks, seed)
+        self._exif: Exif = exif
+        self._ids, self._ignore_ids, self._ignore_colours = tuple(ids), tuple(ignore_ids), tuple(ignore_colours)
+        self._pairs = find_pairs(
+            Path(root), split, images, masks, seed, image_pattern, mask_pattern, split_list, split_fractions
+        )
         self._names = unique_names(Path(root), [image for image, _ in self._pairs])
 
     @property
@@ -68,7 +99,16 @@ class FolderDataset:
     def read(self, index: int) -> Sample:
         """One image with its labels."""
         image, mask = self._pairs[index]
-        sample = read_pair(image, mask, self.taxonomy, self._encoding, self._ignore_ids)
+        sample = read_pair(
+            image,
+            mask,
+            self.taxonomy,
+            self._encoding,
+            self._ignore_ids,
+            self._ids,
+            self._ignore_colours,
+            self._exif,
+        )
         return Sample(sample.image, sample.mask, self._names[index])
 
     def files(self, index: int) -> tuple[str, ...]:
@@ -77,40 +117,69 @@ class FolderDataset:
         return str(image), str(mask)
 
 
-def find_pairs(root: Path, split: str, images: str, masks: str, seed: int) -> list[tuple[Path, Path]]:
-    """Image and mask files of a split; see `FolderDataset` for the layouts."""
+def find_pairs(
+    root: Path,
+    split: str,
+    images: str,
+    masks: str,
+    seed: int,
+    image_pattern: str = "",
+    mask_pattern: str = "",
+    split_list: str = "",
+    split_fractions: Mapping[str, float] | None = None,
+) -> list[tuple[Path, Path]]:
+    """Image and mask files of a split; see `FolderDataset` for layouts and arguments."""
     if not root.is_dir():
         raise DataError(f"data folder '{root}' does not exist; give the top folder of images and masks")
-    listed = root / f"{split}.txt"
-    if listed.is_file():
-        return [(image, mask) for image, mask in read_list(root, listed)]
-    for image_folder, mask_folder in (
-        (root / images / split, root / masks / split),
-        (root / split / images, root / split / masks),
-    ):
-        if image_folder.is_dir() and mask_folder.is_dir():
-            return pair_files(image_folder, mask_folder)
-        for here, there in ((image_folder, mask_folder), (mask_folder, image_folder)):
-            if here.is_dir():
-                raise DataError(f"folder '{here}' exists, but '{there}' does not; a split needs images and masks")
-    if _has_files(root / images) and _has_files(root / masks) and split in ("train", "val"):
-        return _cut(pair_files(root / images, root / masks), split, seed)
+    patterns = _patterns(image_pattern, mask_pattern)
+    if split_fractions and (split_list or (patterns and patterns[0].has_split)):
+        said = "data.split_list" if split_list else "'{split}' in data.image_pattern"
+        raise DataError(f"data.split_fractions cuts splits at random, but {said} says where they are; remove one")
+    if patterns and patterns[0].has_split and not split_list:
+        return pair_by_pattern(root, patterns[0].of_split(split), patterns[1].of_split(split))
+    listed = root / (split_list.replace(SPLIT, split) or f"{split}.txt")
+    if split_list and not listed.is_file():
+        raise DataError(f"list '{listed}' of split '{split}' does not exist; correct data.split_list = '{split_list}'")
+    if not split_fractions and listed.is_file():
+        if not split_list and not patterns:
+            return _pairs_of_list(root, listed)
+        return _listed(root, split, listed, *(patterns or _default_patterns(images, masks)))
+    if patterns:
+        return _cut(root, pair_by_pattern(root, *patterns), split, seed, split_fractions)
+    if not split_fractions:
+        for image_folder, mask_folder in (
+            (root / images / split, root / masks / split),
+            (root / split / images, root / split / masks),
+        ):
+            if image_folder.is_dir() and mask_folder.is_dir():
+                return pair_files(image_folder, mask_folder)
+            for here, there in ((image_folder, mask_folder), (mask_folder, image_folder)):
+                if here.is_dir():
+                    raise DataError(f"folder '{here}' exists, but '{there}' does not; a split needs images and masks")
+    if _has_files(root / images) and _has_files(root / masks) and (split_fractions or split in _DEFAULT_SPLITS):
+        return _cut(root, pair_files(root / images, root / masks), split, seed, split_fractions)
     raise DataError(
         f"split '{split}' was not found in '{root}'; expected {split}.txt, or {images}/{split} and {masks}/{split}, or"
         f" {split}/{images} and {split}/{masks}; the folder holds:"
-        f" {', '.join(sorted(p.name for p in root.iterdir())[:12]) or 'nothing'}"
+        f" {', '.join(sorted(p.name for p in root.iterdir())[:12]) or 'nothing'}; or set data.image_pattern and"
+        " data.mask_pattern"
     )
 
 
-def infer_taxonomy(root: Path, masks: str = "masks") -> Taxonomy:
+def infer_taxonomy(root: Path, masks: str = "masks", mask_pattern: str = "") -> Taxonomy:
     """Classes read off the mask files: the ids that occur (0..highest), or the colours, most frequent first.
+
+    Args:
+        root: Top folder.
+        masks: Name of the mask folder.
+        mask_pattern: Which files are masks, instead; see `Pattern`.
 
     Raises:
         DataError: no mask files, colours and ids mixed, or so many values that these are no masks.
     """
-    files = [
-        p for p in sorted(root.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES and masks in p.relative_to(root).parts
-    ]
+    files = [root / path for path in _mask_paths(root, masks, mask_pattern)]
+    if not files and mask_pattern:
+        raise DataError(f"no file below '{root}' fits data.mask_pattern = '{mask_pattern}'")
     files = files or [mask for path in sorted(root.glob("*.txt")) for _, mask in read_list(root, path)]
     if not files:
         raise DataError(f"no mask files below a folder '{masks}' in '{root}'; name the folder in data.masks")
@@ -149,10 +218,62 @@ def infer_taxonomy(root: Path, masks: str = "masks") -> Taxonomy:
     return Taxonomy.from_names([f"colour_{c:06x}" for c in ranked], [(c >> 16, c >> 8 & 255, c & 255) for c in ranked])
 
 
-def _cut(pairs: list[tuple[Path, Path]], split: str, seed: int) -> list[tuple[Path, Path]]:
+def _patterns(image_pattern: str, mask_pattern: str) -> tuple[Pattern, Pattern] | None:
+    if not image_pattern and not mask_pattern:
+        return None
+    patterns = Pattern(image_pattern, "data.image_pattern"), Pattern(mask_pattern, "data.mask_pattern")
+    if patterns[0].has_split != patterns[1].has_split:
+        raise DataError(
+            f"one of data.image_pattern = '{image_pattern}' and data.mask_pattern = '{mask_pattern}' has '{SPLIT}';"
+            " write it into both or none"
+        )
+    return patterns
+
+
+def _default_patterns(images: str, masks: str) -> tuple[Pattern, Pattern]:
+    return Pattern(f"{images}/**/*.*", "data.images"), Pattern(f"{masks}/**/*.*", "data.masks")
+
+
+def _listed(root: Path, split: str, listed: Path, images: Pattern, masks: Pattern) -> list[tuple[Path, Path]]:
+    lines = [line for line in list_lines(listed) if line]
+    images, masks = images.of_split(split), masks.of_split(split)
+    if lines and is_list_of_names(lines, root, images):
+        return pair_by_names(root, listed, images, masks)
+    return _pairs_of_list(root, listed)
+
+
+def _pairs_of_list(root: Path, listed: Path) -> list[tuple[Path, Path]]:
+    lines = [line for line in list_lines(listed) if line]
+    if lines and not any(len(line.split()) > 1 for line in lines):
+        raise DataError(
+            f"{listed}:1: '{lines[0]}' has 1 parts; write `image mask`, or, if the list has one name per line, set"
+            f" data.split_list = '{SPLIT}.txt'"
+        )
+    return [(image, mask) for image, mask in read_list(root, listed)]
+
+
+def _cut(
+    root: Path, pairs: list[tuple[Path, Path]], split: str, seed: int, fractions: Mapping[str, float] | None
+) -> list[tuple[Path, Path]]:
+    if fractions:
+        return [pairs[index] for index in fraction_split(len(pairs), fractions, split, seed)]
+    if split not in _DEFAULT_SPLITS:
+        raise DataError(
+            f"'{root}' says of no image that it is in split '{split}'; write '{SPLIT}' into data.image_pattern and"
+            " data.mask_pattern, or set data.split_list or data.split_fractions"
+        )
     order = np.random.default_rng(seed).permutation(len(pairs))
     held_out = set(order[: max(1, round(len(pairs) / 5))].tolist())
+    if len(pairs) == len(held_out) and split == "train":
+        raise DataError(f"split 'train' is empty: '{root}' has {len(pairs)} image, which is in val; add images")
     return [pair for index, pair in enumerate(pairs) if (index in held_out) == (split == "val")]
+
+
+def _mask_paths(root: Path, masks: str, mask_pattern: str) -> list[str]:
+    if not mask_pattern:
+        return [path for path in picture_paths(root) if masks in Path(path).parts]
+    pattern = Pattern(mask_pattern.replace(SPLIT, "*"), "data.mask_pattern")
+    return [path for path in picture_paths(root) if pattern.match(path) is not None]
 
 
 def _has_files(folder: Path) -> bool:

@@ -2,14 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.images import IMAGE_SUFFIXES, Encoding, read_image, read_mask
+from hs3seg.data.images import IMAGE_SUFFIXES, Encoding, read_stored_image, read_stored_mask, turned
+from hs3seg.data.patterns import list_lines, same_letters
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
-from hs3seg.taxonomy import Taxonomy
+from hs3seg.taxonomy import Colour, Taxonomy
+
+Exif = Literal["auto", "image", "both"]
+"""What the orientation of an image turns whose mask has none: `image` alone, since the mask was drawn on the picture as
+viewers show it; `both`, since it was drawn on the stored pixels; `auto` = what makes their sizes equal."""
 
 
 def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
@@ -39,14 +45,14 @@ def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
 def _by_stem(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):  # `._a.png` of a Mac's zip
             continue
-        if path.stem in files:
+        stem = same_letters(path.stem)
+        if stem in files:
             raise DataError(
-                f"'{files[path.stem]}' and '{path.name}' have one stem, so it is unclear which to take; remove or"
-                " rename one"
+                f"'{files[stem]}' and '{path.name}' have one stem, so it is unclear which to take; remove or rename one"
             )
-        files[path.stem] = path
+        files[stem] = path
     return files
 
 
@@ -67,15 +73,11 @@ def read_list(
     Raises:
         DataError: not UTF-8 or empty; a line with another number of parts, a missing file, or an image of before.
     """
-    try:
-        text = listed.read_text(encoding="utf-8-sig")  # with or without the mark that Windows editors write
-    except UnicodeDecodeError:
-        raise DataError(f"{listed}: not UTF-8 text; save the list as UTF-8") from None
     words = " ".join(columns)
     samples = []
     lines: dict[Path, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
+    for number, line in enumerate(list_lines(listed), start=1):
+        if not line:
             continue
         parts = line.split("\t") if "\t" in line else line.split()
         if len(parts) != len(columns):
@@ -107,15 +109,33 @@ def unique_names(root: Path, images: Sequence[Path]) -> list[str]:
 
 
 def read_pair(
-    image: Path, mask: Path, taxonomy: Taxonomy, encoding: Encoding = "auto", ignore_ids: tuple[int, ...] = ()
+    image: Path,
+    mask: Path,
+    taxonomy: Taxonomy,
+    encoding: Encoding = "auto",
+    ignore_ids: Sequence[int] = (),
+    ids: Sequence[int] = (),
+    ignore_colours: Sequence[Colour] = (),
+    exif: Exif = "auto",
 ) -> Sample:
-    """Reads image and mask and makes sure that they have one size.
+    """Reads image and mask, both upright, and makes sure that they have one size; see `read_mask` and `Exif`.
 
     Raises:
-        DataError: unreadable, sizes differ, or wrong labels.
+        DataError: unreadable, sizes differ, wrong labels, or an orientation that may or may not be meant for the mask.
     """
-    pixels = read_image(image)
-    labels = read_mask(mask, taxonomy, encoding, ignore_ids)
+    pixels, orientation = read_stored_image(image)
+    labels, own = read_stored_mask(mask, taxonomy, encoding, ignore_ids, ids, ignore_colours)
+    stored = pixels.shape[-2:]
+    pixels, labels = turned(pixels, orientation), turned(labels, own)
+    if orientation != 1 and own == 1:
+        if exif == "auto" and labels.shape == stored == pixels.shape[-2:]:
+            raise DataError(
+                f"{image}: is turned by its EXIF orientation {orientation}, its mask '{mask}' has none, and their sizes"
+                " do not tell which way it was drawn; set data.exif = 'image' if on the picture as viewers show it, or"
+                " 'both' if on the stored pixels"
+            )
+        if exif == "both" or (exif == "auto" and labels.shape == stored):
+            labels = turned(labels, orientation)
     check_size(mask, labels, image, pixels)
     return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(labels), image.stem)
 

@@ -1,6 +1,6 @@
 """Seeded splits and subsets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -41,6 +41,40 @@ def analysis_split(
     analysis = tuple(sorted(int(i) for i in chosen))
     inside = set(analysis)
     return tuple(i for i in range(num_items) if i not in inside), analysis
+
+
+def fraction_split(num_items: int, fractions: Mapping[str, float], split: str, seed: int) -> tuple[int, ...]:
+    """Positions of one of several splits that are cut at random, e.g. {"train": 0.7, "val": 0.15, "test": 0.15}.
+
+    Args:
+        num_items: Of all splits together.
+        fractions: Share of each split, above 0, together at most 1; what is then left belongs to none.
+        split: One of them.
+        seed: Of the cut; the splits of one seed never overlap.
+
+    Returns:
+        Sorted positions; sizes are the shares, rounded so that no item is lost.
+
+    Raises:
+        DataError: an unknown split, shares that make no sense, or a split that would be empty.
+    """
+    if split not in fractions:
+        raise DataError(f"split '{split}' has no share in data.split_fractions; it names {', '.join(fractions)}")
+    total = sum(fractions.values())
+    if min(fractions.values()) <= 0 or total > 1 + 1e-6:
+        shares = ", ".join(f"{name} = {share:g}" for name, share in fractions.items())
+        raise DataError(f"data.split_fractions has {shares}; shares are above 0 and at most 1 together")
+    # Rounded where each split ends, so that the parts fit together whatever their number.
+    ends = [round(num_items * end) for end in np.cumsum(list(fractions.values()))]
+    place = list(fractions).index(split)
+    begin, end = ends[place - 1] if place else 0, ends[place]
+    if begin == end:
+        raise DataError(
+            f"split '{split}' is empty: a share of {fractions[split]:g} of {num_items} images is less than one; raise"
+            " it in data.split_fractions, or add images"
+        )
+    order = np.random.default_rng(seed).permutation(num_items)
+    return tuple(sorted(order[begin:end].tolist()))
 
 
 class Subset:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hs3seg.errors import CheckpointError
+from hs3seg.errors import CheckpointError, NetworkError
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
 
@@ -38,9 +38,20 @@ class Runner(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K, h, w) of normalised images (N, C, H, W)."""
+        """Logits (N, K, h, w) of normalised images (N, C, H, W).
+
+        Raises:
+            NetworkError: the file's graph cannot take images of this size.
+        """
         with torch.inference_mode():
-            return self._run(images.float())
+            try:
+                return self._run(images.float())
+            except (AssertionError, RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise NetworkError(
+                    f"{self.path}: does not take images of {tuple(images.shape)} ({reason}); give other sizes, or"
+                    " export for this one (--fixed_size)"
+                ) from None
 
 
 def load_runner(path: Path | str, threads: int | None = None) -> Runner:

@@ -1,8 +1,9 @@
 """The steps of a run as functions, file in and file out; and the run that calls them in order."""
 
 from hs3seg.builders import load_trained
-from hs3seg.pipeline.checking import check_step, config_of_folder
+from hs3seg.pipeline.checking import check_step, config_of_folder, init_step, unpack_step
 from hs3seg.pipeline.compare import compare, compare_runs
+from hs3seg.pipeline.deploy import certify_step, export_step
 from hs3seg.pipeline.predict import predict_step
 from hs3seg.pipeline.predictions import score_step, submit_step
 from hs3seg.pipeline.run import run
@@ -25,11 +26,14 @@ from hs3seg.pipeline.tools import (
 __all__ = [
     "Session",
     "analyze_step",
+    "certify_step",
     "check_step",
     "compare",
     "compare_runs",
     "config_of_folder",
     "evaluate_step",
+    "export_step",
+    "init_step",
     "list_networks",
     "load_trained",
     "open_session",
@@ -43,4 +47,5 @@ __all__ = [
     "submit_step",
     "train_command",
     "train_step",
+    "unpack_step",
 ]

@@ -1,5 +1,6 @@
 """`hs3 data check`: the doctor's findings, and their page."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from hs3seg.builders import make_dataset
 from hs3seg.builders.datasets import folder_taxonomy
 from hs3seg.config import Config, FolderData, config_from_dict
 from hs3seg.config.load import apply_overrides
-from hs3seg.data import notes_of
+from hs3seg.data import notes_of, unpack, write_init
 from hs3seg.data.doctor import Finding, Opened, examine, open_folder, open_splits
 from hs3seg.engine import Reporter
 from hs3seg.errors import DataError
@@ -83,4 +84,31 @@ def _open(config: Config, splits: Sequence[str]) -> Opened:
         remedy = "write ROOT/taxonomy.toml, e.g. by `hs3 data init ROOT`"
         finding = Finding("unopened-split", "error", splits[0], str(root), str(error), remedy)
         return Opened({}, [finding])
-    return open_folder(root, splits, taxonomy, data.images, data.masks, data.encoding, seed=config.seed)
+    return open_folder(root, splits, taxonomy, seed=config.seed, **data.reading)
+
+
+def init_step(
+    folder: Path,
+    *,
+    taxonomy: Path | None = None,
+    config: Path | None = None,
+    overwrite: bool = False,
+    workers: int = 0,
+) -> dict[str, Any]:
+    """Writes taxonomy.toml and hs3.toml for a folder, by looking at it; see `hs3seg.data.write_init`."""
+    reporter = Reporter()
+    with contextlib.ExitStack() as stack:
+        tasks: list[Any] = []
+
+        def progress(_done: int, count: int) -> None:
+            if not tasks:
+                tasks.append(stack.enter_context(reporter.task("read masks", count)))
+            tasks[0].advance(1)
+
+        written = write_init(folder, taxonomy, config, overwrite=overwrite, num_workers=workers, progress=progress)
+    return written.to_dict()
+
+
+def unpack_step(archive: Path, target: Path) -> dict[str, Any]:
+    """Unpacks a data set; see `hs3seg.data.unpack`."""
+    return {"files": len(unpack(archive, target)), "folder": str(target)}

@@ -4,14 +4,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hs3seg.data.doctor.findings import Finding
 from hs3seg.data.folder import FolderDataset
 from hs3seg.data.images import IMAGE_SUFFIXES, Encoding
-from hs3seg.data.pairs import read_pair, unique_names
+from hs3seg.data.pairs import Exif, read_pair, unique_names
 from hs3seg.data.sample import Sample, SegmentationDataset
 from hs3seg.errors import DataError
-from hs3seg.taxonomy import Taxonomy
+from hs3seg.taxonomy import Colour, Taxonomy
 
 Pair = tuple[Path, Path]
 
@@ -43,6 +44,9 @@ class PairsDataset:
         taxonomy: Classes.
         encoding: `index`, `rgb`, or `auto`.
         ignore_ids: Ids in the files that mean ignore, besides the taxonomy's own.
+        ids: Id in the files of each class; empty = class c has id c.
+        ignore_colours: Colours in the files that mean ignore, besides black.
+        exif: What an orientation in an image's EXIF turns.
     """
 
     def __init__(
@@ -53,9 +57,13 @@ class PairsDataset:
         taxonomy: Taxonomy,
         encoding: Encoding = "auto",
         ignore_ids: Sequence[int] = (),
+        ids: Sequence[int] = (),
+        ignore_colours: Sequence[Colour] = (),
+        exif: Exif = "auto",
     ) -> None:
         self.taxonomy, self.split = taxonomy, split
         self._pairs, self._encoding, self._ignore_ids = list(pairs), encoding, tuple(ignore_ids)
+        self._ids, self._ignore_colours, self._exif = tuple(ids), tuple(ignore_colours), exif
         self._names = unique_names(root, [image for image, _ in pairs])
 
     @property
@@ -69,7 +77,16 @@ class PairsDataset:
     def read(self, index: int) -> Sample:
         """One image with its labels."""
         image, mask = self._pairs[index]
-        sample = read_pair(image, mask, self.taxonomy, self._encoding, self._ignore_ids)
+        sample = read_pair(
+            image,
+            mask,
+            self.taxonomy,
+            self._encoding,
+            self._ignore_ids,
+            self._ids,
+            self._ignore_colours,
+            self._exif,
+        )
         return Sample(sample.image, sample.mask, self._names[index])
 
     def files(self, index: int) -> tuple[str, ...]:
@@ -105,16 +122,30 @@ def open_folder(
     encoding: Encoding = "auto",
     ignore_ids: Sequence[int] = (),
     seed: int = 0,
+    *,
+    ids: Sequence[int] = (),
+    ignore_colours: Sequence[Colour] = (),
+    exif: Exif = "auto",
+    **layout: Any,
 ) -> Opened:
-    """Opens splits of a folder; where one cannot be opened, what pairs of it is taken. Arguments of `FolderDataset`."""
+    """Opens splits of a folder; where one cannot be opened, what pairs of it is taken. Arguments of `FolderDataset`.
+
+    Of a layout told by patterns or lists nothing is known where it cannot be opened, but the reason.
+    """
     root, opened = Path(root), Opened()
+    decode: dict[str, Any] = {"ids": ids, "ignore_colours": ignore_colours, "exif": exif}
     seen: set[Pair] = set()
     for split in dict.fromkeys(splits):
         try:
-            opened.datasets[split] = FolderDataset(root, split, taxonomy, images, masks, encoding, ignore_ids, seed)
+            opened.datasets[split] = FolderDataset(
+                root, split, taxonomy, images, masks, encoding, ignore_ids, seed, **decode, **layout
+            )
             continue
         except DataError as error:
             reason = error
+        if any(layout.values()):
+            opened.findings += _refusal(split, reason)
+            continue
         pairs: list[Pair] = []
         findings: list[Finding] = []
         folders = _folders(root, split, images, masks)
@@ -127,7 +158,7 @@ def open_folder(
             pairs, findings = match(*folders, split)
         opened.findings += findings or _refusal(split, reason)
         if pairs:
-            opened.datasets[split] = PairsDataset(root, pairs, split, taxonomy, encoding, ignore_ids)
+            opened.datasets[split] = PairsDataset(root, pairs, split, taxonomy, encoding, ignore_ids, **decode)
     return opened
 
 

@@ -10,17 +10,24 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hs3seg.export import Runner
+
+_RUNNER_CHANNELS = 192  # float32 values per pixel; HRNet-w48 with OCR has 126 alive at once
+
 
 def peak_activation_bytes(network: nn.Module, forward: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> int:
     """Most bytes of tensors that are alive at once in a float32 forward pass; weights and the input are not counted.
 
-    Nothing is computed: the pass runs on the device `meta`. What kernels take beside their tensors is not seen.
+    Nothing is computed: the pass runs on the device `meta`. What kernels take beside their tensors is not seen. An
+    exported file cannot run there; for it a generous bound is taken.
 
     Args:
         network: Its weights are replaced for the pass.
         forward: Runs the network on normalised images.
         shape: (N, C, H, W) of the images.
     """
+    if any(isinstance(module, Runner) for module in network.modules()):
+        return _RUNNER_CHANNELS * 4 * shape[0] * shape[2] * shape[3]
     # By module and not by name: a module under two names (SA-Gate's streams share some) is swapped once. Swapped twice,
     # torch would put the first replacement back as the original.
     weights = {

@@ -83,11 +83,11 @@ def read_ahead(calls: Iterable[tuple[int, Callable[[], T]]], most: int) -> Itera
 
 def _read(item: Item, depth: Path | None, channels: int) -> tuple[Item, Tensor | DataError]:
     try:
-        image = read_image(item.path)
+        image = read_image(item.path, upright=True)
         if depth is None:
             return item, image
         path = _depth_file(item, depth)
-        further = read_depth(path) if channels == 4 else read_image(path)
+        further = read_depth(path) if channels == 4 else read_image(path, upright=True)
         check_size(path, further, item.path, image)
         return item, torch.cat([image, further])
     except DataError as error:

@@ -34,7 +34,11 @@ def test_golden_triplets_through_the_command(tmp_path: Path, hs3: Call) -> None:
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (256, 128)).save(image)
     data = ["--data.kind", "cityscapes", "--data.root", tmp_path, "--split", "val"]
-    found = hs3("evaluate", "--predictions", tmp_path / "predictions", *data)
+    official = tmp_path / "official.json"
+    found = hs3("evaluate", "--predictions", tmp_path / "predictions", *data, "--official_json", official)
+    written = json.loads(official.read_text())
+    assert written["averageScoreInstClasses"] == pytest.approx(expected["average_iiou_classes"], abs=1e-12)
+    assert len(written["perImageScores"]) == 3
     assert found["miou"] == pytest.approx(expected["average_iou_classes"], abs=1e-12)
     assert found["iiou"] == pytest.approx(expected["average_iiou_classes"], abs=1e-12)
     assert set(found["iou"]) == set(CITYSCAPES.names)
@@ -122,3 +126,23 @@ def test_a_submission_is_packed(tmp_path: Path, hs3: Call, fails: Fails) -> None
         assert len(packed.namelist()) == 2
         with packed.open(packed.namelist()[0]) as file:
             assert np.unique(Image.open(file)).tolist() == [26]
+
+
+def test_a_network_on_cityscapes_has_the_iiou_of_its_predictions(tmp_path: Path, hs3: Call) -> None:
+    root = make_cityscapes(tmp_path / "cityscapes", {"train": 2, "val": 2})
+    recipe = Path(__file__).parents[2] / "configs" / "cityscapes-hrnet-w18.toml"
+    data = ["--data.root", root, "--data.num_workers", "0", "--train.threads", "1"]
+    small = ["--augment.crop", "64,64", "--train.epochs", "1", "--train.batch_size", "2", "--train.warmup_epochs", "0"]
+    options = ["--network.pretrained", "false", "--network.name", "hrnet_w18_small", "--arm", "none"]
+    weights = tmp_path / "arms" / "none"
+    hs3("train", recipe, "--out", weights, *data, *small, *options)
+    found = hs3("evaluate", weights, "--split", "val", "--evaluation.num_samples", "2", "--train.precision", "float32")
+    samples = np.load(weights / "samples-val.npz")
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for number, name in enumerate(samples["names"]):
+        Image.fromarray(samples[f"{number}/final"]).save(folder / f"{name}.png")
+    where = ["--data.kind", "cityscapes", "--data.root", root, "--split", "val", "--prediction_ids", "train"]
+    scores = hs3("evaluate", "--predictions", folder, *where)
+    for key in ("miou", "iou", "iiou", "iiou_per_class", "category_miou", "category_iiou"):
+        assert found[key] == scores[key], key

@@ -157,7 +157,12 @@ def evaluate(options: Namespace, overrides: list[str]) -> Result:
         if options.weights:
             raise ConfigError("give either weights or --predictions DIR, not both")
         values = pipeline.score_step(
-            Path(options.predictions), options.split, overrides, ids=options.prediction_ids, out=out
+            Path(options.predictions),
+            options.split,
+            overrides,
+            ids=options.prediction_ids,
+            out=out,
+            official=Path(options.official_json) if options.official_json else None,
         )
         return values, show.scores
     if not options.weights:

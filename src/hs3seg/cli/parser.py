@@ -137,6 +137,9 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     evaluate.add_argument("--split", default="val")
     evaluate.add_argument("--predictions", metavar="DIR", help="PNG files of ids, instead of weights")
     evaluate.add_argument(
+        "--official_json", metavar="FILE", help="with --predictions: Cityscapes' own result file, too"
+    )
+    evaluate.add_argument(
         "--bridge", metavar="FILE", help="maps the network's classes to those of other data (configs/bridges/*.toml)"
     )
     evaluate.add_argument(

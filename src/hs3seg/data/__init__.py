@@ -17,7 +17,7 @@ from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
 from hs3seg.data.init_files import write_init
 from hs3seg.data.loader import EvaluationLoader, TrainingLoader
 from hs3seg.data.nyuv2 import NYUv2
-from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of, notes_of
+from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of, notes_of, source_of
 from hs3seg.data.splits import Subset, analysis_split
 from hs3seg.data.statistics import LabelStatistics, class_frequencies
 from hs3seg.data.transforms import EvaluationTransform, TrainTransform
@@ -60,6 +60,7 @@ __all__ = [
     "read_depth",
     "read_image",
     "read_mask",
+    "source_of",
     "unpack",
     "write_init",
 ]

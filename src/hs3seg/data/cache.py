@@ -19,6 +19,11 @@ class CachedDataset:
         self._kept: dict[int, tuple[Tensor, Tensor, str]] = {}
 
     @property
+    def source(self) -> SegmentationDataset:
+        """The data set that is kept."""
+        return self._dataset
+
+    @property
     def names(self) -> Sequence[str]:
         """Names of the samples."""
         return self._dataset.names

@@ -17,6 +17,7 @@ from hs3seg.data.cityscapes import Cityscapes
 from hs3seg.data.cityscapes_predictions import Ids, find_predictions, look_like_train_ids, read_prediction
 from hs3seg.data.parallel import in_order
 from hs3seg.errors import DataError, Hs3Warning
+from hs3seg.taxonomies.cityscapes import ID_OF_TRAIN_ID
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,46 @@ def score_predictions(
         DataError: as in `evaluate_predictions`.
     """
     return evaluate_predictions(folder, dataset, ids=ids, num_workers=num_workers, progress=progress).result.to_dict()
+
+
+class InstanceCounter:
+    """Counts iIoU and categories while a network is evaluated, see `hs3seg.engine.Counter`.
+
+    Args:
+        dataset: With fine labels and *_instanceIds.png.
+    """
+
+    def __init__(self, dataset: Cityscapes) -> None:
+        self._dataset, self._scores = dataset, CityscapesScores()
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """Of `CityscapesScores`."""
+        return self._scores.counts
+
+    @counts.setter
+    def counts(self, counts: dict[str, Counts]) -> None:
+        self._scores.counts = counts
+
+    def add(self, index: int, truth: Counts, prediction: Counts) -> None:  # noqa: ARG002 - label ids tell more
+        """Adds one frame: its position and predicted train ids (H, W) of the label's size."""
+        self._scores.add(
+            self._dataset.read_label_ids(index), self._dataset.read_instances(index), ID_OF_TRAIN_ID[prediction]
+        )
+
+    def scores(self) -> dict[str, Any]:
+        """IIoU of the 8 classes with instances, and the categories' scores."""
+        values = self._scores.result().to_dict()
+        return {name: value for name, value in values.items() if name not in ("miou", "iou")}
+
+
+def instance_counter(dataset: Cityscapes) -> InstanceCounter | None:
+    """A counter for a split whose frames have instance files; None for others."""
+    try:
+        dataset.read_instances(0)
+    except DataError:
+        return None
+    return InstanceCounter(dataset)
 
 
 def official_json(scores: PredictionScores, no_score: float | None = None) -> dict[str, Any]:

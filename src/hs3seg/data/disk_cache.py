@@ -81,6 +81,11 @@ class DiskCache:
             self._warn_full()
 
     @property
+    def source(self) -> SegmentationDataset:
+        """The data set that is kept."""
+        return self._dataset
+
+    @property
     def names(self) -> Sequence[str]:
         """Names of the samples."""
         return self._names

@@ -78,3 +78,10 @@ def channels_of(dataset: SegmentationDataset) -> int:
 def notes_of(dataset: SegmentationDataset) -> tuple[str, ...]:
     """What a data set found out about its files, in sentences; none where it says nothing."""
     return tuple(getattr(dataset, "notes", ()))
+
+
+def source_of(dataset: SegmentationDataset) -> SegmentationDataset:
+    """The data set behind caches, which keep its order."""
+    while hasattr(dataset, "source"):
+        dataset = dataset.source
+    return dataset

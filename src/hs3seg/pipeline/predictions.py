@@ -9,7 +9,7 @@ from hs3seg.builders import make_dataset
 from hs3seg.config import CityscapesData, Config, apply_overrides, config_from_dict
 from hs3seg.data import SegmentationDataset
 from hs3seg.data.cityscapes import Cityscapes
-from hs3seg.data.cityscapes_scores import score_predictions
+from hs3seg.data.cityscapes_scores import evaluate_predictions, official_json
 from hs3seg.data.predictions import score_folder
 from hs3seg.data.submission import write_submission
 from hs3seg.engine import Reporter
@@ -24,6 +24,7 @@ def score_step(
     *,
     ids: Literal["label", "train"] = "label",
     out: Path | None = None,
+    official: Path | None = None,
 ) -> dict[str, Any]:
     """Scores a folder of predictions against a split.
 
@@ -34,6 +35,7 @@ def score_step(
         overrides: `--data.kind`, `--data.root` and further keys of the data.
         ids: What Cityscapes predictions hold: label or train (ids).
         out: A file for the scores, too.
+        official: A file in the official script's own format, with the pixels of every image; for Cityscapes.
 
     Returns:
         Plain values for JSON; Cityscapes has miou, iiou, iou, iiou_per_class and the categories' scores.
@@ -49,7 +51,14 @@ def score_step(
 
         workers = config.data.num_workers
         if isinstance(config.data, CityscapesData) and isinstance(dataset, Cityscapes):
-            scores = score_predictions(folder, dataset, step, ids=ids, num_workers=workers)
+            found = evaluate_predictions(
+                folder, dataset, ids=ids, per_image=official is not None, num_workers=workers, progress=step
+            )
+            scores = found.result.to_dict()
+            if official:
+                write_json(official, official_json(found))
+        elif official:
+            raise ConfigError(f"--official_json is for Cityscapes, not for data.kind = '{config.data.kind}'")
         else:
             scores = score_folder(folder, dataset, step, num_workers=workers)
     scores = {"split": split, "predictions": str(folder), **scores}

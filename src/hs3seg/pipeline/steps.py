@@ -30,7 +30,9 @@ from hs3seg.builders import (
     normalisation,
 )
 from hs3seg.config import Config
-from hs3seg.data import LabelStatistics, SegmentationDataset, channels_of, class_frequencies, notes_of
+from hs3seg.data import LabelStatistics, SegmentationDataset, channels_of, class_frequencies, notes_of, source_of
+from hs3seg.data.cityscapes import Cityscapes
+from hs3seg.data.cityscapes_scores import instance_counter
 from hs3seg.data.loader import Center, Order
 from hs3seg.data.uniform import find_centroids, uniform_order
 from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished, train
@@ -195,6 +197,8 @@ def evaluate_step(
     if bridge:
         trained = bridged(trained, bridge, session.dataset(split).taxonomy)
     settings = session.config.evaluation
+    source = source_of(session.dataset(split))
+    instances = instance_counter(source) if isinstance(source, Cityscapes) and not bridge else None
     result = _evaluate(
         session,
         trained,
@@ -202,6 +206,7 @@ def evaluate_step(
         num_samples=settings.num_samples,
         protocol=make_protocol(settings),
         boundaries=settings.boundaries,
+        counters=[instances] if instances else [],
         label=f"evaluate on {split}",
     )
     values = result.to_dict()

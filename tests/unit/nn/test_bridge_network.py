@@ -8,12 +8,12 @@ LOGITS = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
 
 class Says(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"out": LOGITS}
+        return {"out": LOGITS[: len(images)]}
 
 
 class Attends(Says):
     def multi_scale(self, images: Tensor, scales: tuple[float, ...]) -> Tensor:
-        return LOGITS * sum(scales)
+        return LOGITS[: len(images)] * sum(scales)
 
 
 def test_probabilities_of_joined_classes_are_summed() -> None:

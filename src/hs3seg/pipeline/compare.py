@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -65,7 +66,10 @@ def compare_runs(out: Path, name: str, command: str) -> dict[str, Any]:
         if path.name.removeprefix("seed-").isdecimal() and (path / "arms").is_dir()
     }
     found = {seed: _evaluations(path) for seed, path in sorted(runs.items())}
-    splits = list(dict.fromkeys(split for arms in found.values() for own in arms.values() for split in own))
+    runs = {seed: path for seed, path in runs.items() if found[seed]}
+    told = [split for path in runs.values() for split in _evaluate_splits(path)]
+    there = {split for arms in found.values() for own in arms.values() for split in own}
+    splits = [split for split in dict.fromkeys([*told, *sorted(there)]) if split in there]
     if not splits:
         raise RunFolderError(f"'{out}' holds no evaluated run; expected {out}/seed-0/arms/ARM/evaluation-SPLIT.json")
     compared = [c for split in splits if (c := _compare_split(found, split)) is not None]
@@ -73,10 +77,10 @@ def compare_runs(out: Path, name: str, command: str) -> dict[str, Any]:
     results = {
         "name": name,
         "command": command,
-        "commit": sorted({str(own.get("commit")) for own in facts.values()}),
+        "commit": ", ".join(sorted({str(own.get("commit")) for own in facts.values()})),
         "reference": {c.split: c.reference for c in compared},
         "splits": splits,
-        "arms": _by_arm(found),
+        "arms": _by_arm(found, splits),
         "comparisons": {c.split: {arm: asdict(value) for arm, value in c.arms.items()} for c in compared},
         "seconds": {seed: own.get("seconds") for seed, own in facts.items()},
     }
@@ -84,6 +88,12 @@ def compare_runs(out: Path, name: str, command: str) -> dict[str, Any]:
     reports = {seed: f"seed-{seed}/report/index.html" for seed in runs}
     results["report"] = str(write_comparison(out, name, compared, command=command, runs=reports))
     return results
+
+
+def _evaluate_splits(path: Path) -> list[str]:
+    """The splits in the order of the run's config."""
+    values = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+    return list(values.get("data", {}).get("evaluate_splits", []))
 
 
 def _evaluations(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
@@ -123,12 +133,18 @@ def _compare_split(found: dict[int, dict[str, dict[str, dict[str, Any]]]], split
 _ORDER = ("none", "deep_supervision", "hs3", "hs3_fuse", "online", "kmeans", "manual", "random", "reversed")
 
 
-def _by_arm(found: dict[int, dict[str, dict[str, dict[str, Any]]]]) -> dict[str, dict[str, dict[str, Any]]]:
+def _by_arm(
+    found: dict[int, dict[str, dict[str, dict[str, Any]]]], order: Sequence[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Arm -> seed -> split -> scores, with the first split's mIoU on top."""
     arms: dict[str, dict[str, dict[str, Any]]] = {}
     for seed, own in found.items():
         for arm, splits in own.items():
-            values = {split: {"miou": e["miou"], "pixel_accuracy": e["pixel_accuracy"]} for split, e in splits.items()}
+            values = {
+                split: {"miou": splits[split]["miou"], "pixel_accuracy": splits[split]["pixel_accuracy"]}
+                for split in order
+                if split in splits
+            }
             arms.setdefault(arm, {})[str(seed)] = {"miou": next(iter(values.values()))["miou"], "splits": values}
     return arms
 

@@ -26,7 +26,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         description="HS3, hierarchically supervised semantic segmentation: stages learn what they can tell apart.",
         epilog=textwrap.dedent("""\
             a first look          hs3 demo
-            your own data         hs3 data check CONFIG, then hs3 run CONFIG
+            your own data         hs3 data init ROOT, hs3 data check ROOT, hs3 run ROOT/hs3.toml
             step by step          hs3 train -> analyze -> plan -> train --plan -> evaluate -> report
             your own loop         hs3 plan --confusion matrices.npz
 

@@ -49,7 +49,7 @@ def compare(options: Namespace, overrides: list[str]) -> Result:
     if options.page:
         if not options.out:
             raise ConfigError("hs3 compare --page needs the folder of the comparison: --out DIR")
-        return pipeline.compare_runs(Path(options.out), Path(options.out).name, "hs3 compare"), show.comparison
+        return pipeline.compare_runs(Path(options.out), Path(options.out).resolve().name), show.comparison
     if not options.config:
         raise ConfigError("hs3 compare needs a config file, or --page --out DIR")
     config = load_config(Path(options.config), overrides)

@@ -54,12 +54,20 @@ def compare(
     return compare_runs(out, config.name, _command())
 
 
-def compare_runs(out: Path, name: str, command: str) -> dict[str, Any]:
+def compare_runs(out: Path, name: str, command: str = "") -> dict[str, Any]:
     """The page and results.json of all run folders OUT/seed-S, whole or partial.
+
+    Args:
+        out: Folder of the comparison.
+        name: Its title.
+        command: That made it; empty = the one that results.json tells of.
 
     Raises:
         RunFolderError: no evaluated run there.
     """
+    told_before = out / "results.json"
+    if not command:
+        command = json.loads(told_before.read_text())["command"] if told_before.exists() else "hs3 compare"
     runs = {
         int(path.name.removeprefix("seed-")): path
         for path in sorted(out.glob("seed-*"))

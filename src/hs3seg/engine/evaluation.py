@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from hs3seg.analysis import (
     BoundaryCounter,
@@ -27,7 +26,7 @@ from hs3seg.engine.progress import Reporter
 from hs3seg.engine.protocol import Protocol, segment
 from hs3seg.engine.runtime import Runtime
 from hs3seg.errors import ConfigError
-from hs3seg.nn import ClassMeans, Supervised
+from hs3seg.nn import ClassMeans, ConfusionCounter, Supervised
 from hs3seg.taxonomy import Grouping
 
 
@@ -144,7 +143,7 @@ def evaluate(
 ) -> Evaluation:
     """Runs a model over a split and counts.
 
-    Logits are upsampled bilinearly to the labels' size, image by image, so that memory does not grow with the batch.
+    Logits are upsampled bilinearly to the labels' size, strip by strip, so that memory does not grow with the classes.
     The counts are summed over all processes; each image is seen by exactly one.
 
     Args:
@@ -168,7 +167,12 @@ def evaluate(
     edges = BoundaryCounter(taxonomy.num_classes, taxonomy.ignore_index) if boundaries else None
     was_training = model.training
     model = runtime.place(model).eval()
-    counter = _Counter(model, taxonomy.num_classes, taxonomy.ignore_index, runtime.device)
+    groupings = {stage.stage: stage.grouping for stage in model.plan.stages}
+    counter = ConfusionCounter(
+        groupings | {"final": Grouping.identity(taxonomy.num_classes)}, taxonomy.ignore_index, runtime.device
+    )
+    all_ignored: list[str] = []
+    num_images = 0
     means = ClassMeans(taxonomy.num_classes, model.stages) if with_embeddings else None
     total = len(loader.dataset)
     wanted = {round(i) for i in np.linspace(0, total - 1, min(num_samples, total))} if num_samples else set()
@@ -184,18 +188,20 @@ def evaluate(
                 else:
                     outputs, features = model.forward_with_features(images)  # and {stage: (n, C_i, h, w)}
                     means.update(features, masks, taxonomy.ignore_index)
+            predictions = counter.add(outputs, masks)  # {stage: (n, H, W)}
+            num_images += len(batch.names)
             for i, (index, name) in enumerate(zip(batch.indices, batch.names, strict=True)):
-                predictions = counter.add(name, {s: o[i : i + 1] for s, o in outputs.items()}, masks[i])
+                if bool((batch.masks[i] == taxonomy.ignore_index).all()):
+                    all_ignored.append(name)
                 if edges is not None or counters:
-                    truth, final = batch.masks[i].numpy(), predictions["final"].cpu().numpy()
+                    truth, final = batch.masks[i].numpy(), predictions["final"][i].long().cpu().numpy()
                     if edges is not None:
                         edges.add(truth, final)
                     for other in counters:
                         other.add(index, truth, final)
                 if index in wanted:
-                    samples.append(
-                        (index, name, _sample(batch.images[i], batch.masks[i], predictions, taxonomy.ignore_index))
-                    )
+                    own = {stage: value[i] for stage, value in predictions.items()}
+                    samples.append((index, name, _sample(batch.images[i], batch.masks[i], own, taxonomy.ignore_index)))
             task.advance(min(len(batch.names) * runtime.world_size, total))
     model.train(was_training)
     if edges is not None:
@@ -209,12 +215,12 @@ def evaluate(
             **{stage.stage: stage.grouping.group_names(taxonomy.names) for stage in model.plan.stages},
             "final": taxonomy.names,
         },
-        num_images=int(runtime.sum(torch.tensor(counter.images, device=runtime.device))),
+        num_images=int(runtime.sum(torch.tensor(num_images, device=runtime.device))),
         num_ignored_pixels=int(runtime.sum(torch.tensor(counter.ignored, device=runtime.device))),
-        all_ignored=sorted(runtime.gather(counter.all_ignored)),
+        all_ignored=sorted(runtime.gather(all_ignored)),
         samples=_pack(sorted(runtime.gather(samples), key=lambda sample: sample[0])),
         embeddings=_embeddings(means, runtime) if means is not None else {},
-        groupings={stage.stage: stage.grouping for stage in model.plan.stages},
+        groupings=groupings,
         protocol=protocol,
         boundaries=edges,
         counters=counters,
@@ -223,40 +229,6 @@ def evaluate(
 
 def _summed(counts: NDArray[np.int64], runtime: Runtime) -> NDArray[np.int64]:
     return runtime.sum(torch.from_numpy(counts).to(runtime.device)).cpu().numpy()
-
-
-class _Counter:
-    def __init__(self, model: Supervised, num_classes: int, ignore_index: int, device: torch.device) -> None:
-        self.ignore_index = ignore_index
-        self.groups: dict[str, Tensor | None] = {"final": None}
-        sizes = {}
-        for stage in model.plan.stages:
-            self.groups[stage.stage] = torch.tensor(stage.grouping.assignment, device=device)
-            sizes[stage.stage] = stage.grouping.num_groups
-        sizes["final"] = num_classes
-        self.counts = {name: torch.zeros(k, k, dtype=torch.int64, device=device) for name, k in sizes.items()}
-        self.images = self.ignored = 0
-        self.all_ignored: list[str] = []
-
-    def add(self, name: str, outputs: Mapping[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
-        """Counts one image; returns the predictions (H, W) per stage."""
-        valid = mask != self.ignore_index
-        truth = mask[valid]  # (pixels,)
-        self.images += 1
-        self.ignored += mask.numel() - truth.numel()
-        if truth.numel() == 0:
-            self.all_ignored.append(name)
-        predictions = {}
-        for stage, logits in outputs.items():  # (1, k, h, w)
-            if logits.shape[-2:] != mask.shape:
-                logits = F.interpolate(logits.float(), size=mask.shape, mode="bilinear", align_corners=False)
-            prediction = logits[0].argmax(0)  # (H, W)
-            groups = self.groups[stage]
-            rows = truth if groups is None else groups[truth]
-            k = len(self.counts[stage])
-            self.counts[stage] += torch.bincount(rows * k + prediction[valid], minlength=k * k).view(k, k)
-            predictions[stage] = prediction
-        return predictions
 
 
 def _sample(

@@ -1,7 +1,9 @@
 """Taps, heads, the supervised wrapper and the hierarchical loss; plain arguments, no config."""
 
 from hs3seg.nn.cost import Cost, count_cost, count_outputs, count_parts
+from hs3seg.nn.counting import ConfusionCounter, predict
 from hs3seg.nn.embeddings import ClassMeans
+from hs3seg.nn.fused_cross_entropy import enlarged_cross_entropy, hardest_cross_entropy
 from hs3seg.nn.heads import StageHead
 from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
 from hs3seg.nn.inverseform import InverseFormLoss, InverseNet, load_inverse_net, train_inverse_net
@@ -15,6 +17,7 @@ from hs3seg.nn.taps import find_stages
 __all__ = [
     "RMI",
     "ClassMeans",
+    "ConfusionCounter",
     "ConfusionRecorder",
     "Cost",
     "CrossEntropy",
@@ -28,12 +31,15 @@ __all__ = [
     "count_cost",
     "count_outputs",
     "count_parts",
+    "enlarged_cross_entropy",
     "final_logits",
     "find_stages",
     "group_class_weights",
+    "hardest_cross_entropy",
     "load_inverse_net",
     "make_criteria",
     "merge_maps",
+    "predict",
     "supervise",
     "train_inverse_net",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.errors import ConfigError, PlanError, nearest
-from hs3seg.nn.pixels import cross_entropy_sum
+from hs3seg.nn.fused_cross_entropy import enlarged_cross_entropy
 
 Per = Literal["image", "batch"]
 PER: tuple[Per, ...] = ("image", "batch")
@@ -59,8 +59,8 @@ class ImageWeightedCrossEntropy(nn.Module):
         total, images = logits.new_zeros((), dtype=torch.float32), logits.new_zeros((), dtype=torch.float32)
         for i, own in enumerate(counts):
             class_weights = group_weights(counts.sum(0) if self.per == "batch" else own)
-            losses, weight = cross_entropy_sum(
-                logits[i : i + 1], labels[i : i + 1], class_weights, 0.0, self.ignore_index
+            losses, weight = enlarged_cross_entropy(
+                logits[i : i + 1], labels[i : i + 1], class_weights, ignore_index=self.ignore_index
             )
             total = total + losses / weight.clamp(min=1)  # each weight is at least 1
             images = images + (weight > 0)

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hs3seg.errors import CheckpointError, ConfigError, DataError
-from hs3seg.nn.pixels import upsample
 from hs3seg.nn.resize import resize
 
 # Which entries of the 2 x 3 affine matrix [a b shift_x; c d shift_y] the outputs are, by how many there are.
@@ -113,7 +112,7 @@ class InverseFormLoss(nn.Module):
             valid = (labels != self.ignore_index) & (labels >= 0) & (labels < groups)
             # Both maps are left out wherever an ignored pixel is within reach.
             known = _window_max((~valid).float()[:, None], self.radius)[:, 0] == 0  # (N, H, W)
-            shares = F.softmax(upsample(logits, labels), dim=1)  # (N, k, H, W)
+            shares = F.softmax(resize(logits.float(), (labels.shape[-2], labels.shape[-1])), dim=1)  # (N, k, H, W)
             predicted = self._tiles(boundary_map(shares, self.radius) * known)  # (T, t, t)
             true = self._tiles(label_boundaries(labels, self.radius) * known)
             counts = (true.flatten(1).amax(1) > 0).float()  # (T,)

@@ -8,12 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.errors import ConfigError, PlanError, nearest
+from hs3seg.nn.fused_cross_entropy import enlarged_cross_entropy, hardest_cross_entropy
 from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
-from hs3seg.nn.pixels import cross_entropy_sum, upsample
 from hs3seg.nn.rmi import RMI
 from hs3seg.taxonomy import Grouping
 
@@ -53,7 +52,9 @@ class CrossEntropy(nn.Module):
         Returns:
             Scalar; a batch without a labelled pixel gives a zero that has a gradient.
         """
-        losses, weight = cross_entropy_sum(logits, labels, self.class_weights, self.label_smoothing, self.ignore_index)
+        losses, weight = enlarged_cross_entropy(
+            logits, labels, self.class_weights, self.label_smoothing, self.ignore_index
+        )
         # At least a tiny number: torch divides zero by zero where nothing is labelled.
         return losses / weight.clamp(min=1e-12)
 
@@ -88,20 +89,10 @@ class Ohem(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of the kept pixels; logits (N, k, h, w), labels (N, H, W) int64."""
-        logits = upsample(logits, labels)
-        losses = F.cross_entropy(
-            logits, labels, weight=self.class_weights, ignore_index=self.ignore_index, reduction="none"
-        )  # (N, H, W)
-        valid = labels != self.ignore_index
-        if not bool(valid.any()):
-            return losses.sum()
-        with torch.no_grad():
-            index = torch.where(valid, labels, 0)
-            truth = F.softmax(logits, dim=1).gather(1, index[:, None]).squeeze(1)[valid]  # (pixels,)
-            rank = min(self.min_kept, truth.numel())
-            bound = torch.kthvalue(truth, rank).values.clamp(min=self.threshold)
-            keep = truth <= bound
-        return losses[valid][keep].mean()
+        losses, kept = hardest_cross_entropy(
+            logits, labels, self.threshold, self.min_kept, self.class_weights, self.ignore_index
+        )
+        return losses / kept.clamp(min=1)
 
 
 class HierarchicalLoss(nn.Module):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hs3seg.analysis import SupervisionPlan, analyze, save_confusions
 from hs3seg.errors import PlanError
-from hs3seg.nn.pixels import upsample
+from hs3seg.nn.counting import ConfusionCounter
+from hs3seg.taxonomy import Grouping
 
 
 class ConfusionRecorder:
@@ -31,9 +32,8 @@ class ConfusionRecorder:
 
     def __init__(self, plan: SupervisionPlan, ignore_index: int = 255) -> None:
         self.plan, self.ignore_index = plan, ignore_index
-        self._tables = {stage.stage: torch.tensor(stage.grouping.assignment) for stage in plan.stages}
-        sizes = {**plan.num_groups, "final": plan.num_classes}
-        self._counts = {name: torch.zeros(k, k, dtype=torch.int64) for name, k in sizes.items()}
+        groupings = {stage.stage: stage.grouping for stage in plan.stages}
+        self._counter = ConfusionCounter(groupings | {"final": Grouping.identity(plan.num_classes)}, ignore_index)
 
     @torch.no_grad()
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
@@ -47,29 +47,14 @@ class ConfusionRecorder:
         Raises:
             PlanError: a stage is missing, has another number of groups, or a label is no class.
         """
-        labels = labels.long()
-        valid = labels != self.ignore_index
-        truth = labels[valid]  # (pixels,)
-        if truth.numel() and (int(truth.min()) < 0 or int(truth.max()) >= self.plan.num_classes):
-            raise PlanError(
-                f"labels {int(truth.min())}..{int(truth.max())} with a plan of {self.plan.num_classes} classes;"
-                f" allowed: 0..{self.plan.num_classes - 1} and the ignore label {self.ignore_index}"
-            )
-        for name, counts in self._counts.items():
+        for name in self._counter.groupings:
             if name not in outputs:
                 raise PlanError(f"no output '{name}'; the network gave {', '.join(outputs)}, and the plan needs it")
-            logits, k = outputs[name], len(counts)
-            if logits.shape[1] != k:
-                raise PlanError(f"output '{name}' has {logits.shape[1]} channels, the plan has {k} groups")
-            predicted = torch.cat(
-                [upsample(logits[i : i + 1], labels).argmax(1)[0][valid[i]] for i in range(len(labels))]
-            )
-            rows = truth if name == "final" else self._tables[name].to(truth.device)[truth]
-            counts += torch.bincount(rows * k + predicted, minlength=k * k).view(k, k).cpu()
+        self._counter.add({name: outputs[name] for name in self._counter.groupings}, labels)
 
     def confusions(self) -> dict[str, NDArray[np.int64]]:
         """Stage -> (k_i, k_i) counts, rows truth; `final` last. Summed over the processes of torch.distributed."""
-        counts = {name: value.clone() for name, value in self._counts.items()}
+        counts = {name: value.clone() for name, value in self._counter.counts.items()}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
             for name, value in counts.items():

@@ -71,7 +71,9 @@ def open_session(config: Config, *, quiet: bool = False) -> Session:
     return Session(config, runtime, Reporter(enabled=runtime.is_main and not quiet))
 
 
-def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: str, split: str) -> None:
+def train_step(
+    session: Session, plan: SupervisionPlan, folder: Path, *, arm: str, split: str, epochs: float = 1.0
+) -> None:
     """Trains one network by one plan into an arm folder; goes on where an earlier process stopped.
 
     Args:
@@ -80,8 +82,10 @@ def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: st
         folder: The arm folder.
         arm: Name of the arm, part of the training's identity.
         split: `train`, `reduced` or any split of the data.
+        epochs: Length of this training in those of the config, for controls of equal compute.
     """
     config, runtime, reporter = session.config, session.runtime, session.reporter
+    settings = config.train.model_copy(update={"epochs": max(1, round(config.train.epochs * epochs))})
     dataset = session.dataset(split)
     identity = {
         "arm": arm,
@@ -90,6 +94,8 @@ def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: st
         "split": split,
         "images": _hash(list(dataset.names)),
     }
+    if settings.epochs != config.train.epochs:
+        identity["epochs"] = settings.epochs
     taxonomy = dataset.taxonomy
     model = make_supervised(config, plan, taxonomy)
     mean, std = normalisation(model.net)
@@ -101,7 +107,7 @@ def train_step(session: Session, plan: SupervisionPlan, folder: Path, *, arm: st
         model=model,
         loss=make_loss(config, model, taxonomy, _label_statistics(session, dataset, folder)),
         loader=loader,
-        settings=config.train,
+        settings=settings,
         mean=mean,
         std=std,
         folder=folder,

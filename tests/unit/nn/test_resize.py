@@ -1,28 +1,8 @@
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from hs3seg.nn.resize import concatenate, enlarge, enlarge_backward, resize
-
-sides = st.integers(1, 6)
-factors = st.integers(1, 7)
-
-
-@settings(deadline=None, max_examples=60)
-@given(channels=st.integers(1, 4), h=sides, w=sides, down=factors, across=factors, seed=st.integers(0, 99))
-def test_enlarging_and_its_transpose_are_torchs_bilinear(
-    channels: int, h: int, w: int, down: int, across: int, seed: int
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    small = torch.randn(1, channels, h, w, generator=generator, dtype=torch.float64).requires_grad_()
-    size = (h * down, w * across)
-    gradient = torch.randn(channels, *size, generator=generator, dtype=torch.float64)
-    oracle = F.interpolate(small, size=size, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(enlarge(small[0].detach(), (down, across)), oracle[0].detach())
-    (back,) = torch.autograd.grad(oracle, small, gradient[None])
-    torch.testing.assert_close(enlarge_backward(gradient, (down, across)), back[0])
+from hs3seg.nn.resize import concatenate, resize
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from hs3seg.errors import PlanError
 from hs3seg.nn import CrossEntropy
-from hs3seg.nn.pixels import cross_entropy_sum
+from hs3seg.nn.fused_cross_entropy import enlarged_cross_entropy
 
 IGNORE = 255
 
@@ -21,7 +21,7 @@ IGNORE = 255
     smoothing=st.sampled_from([0.0, 0.2, 1.0]),
     seed=st.integers(0, 99),
 )
-def test_both_ways_are_torchs_cross_entropy(
+def test_it_is_torchs_cross_entropy_of_the_enlarged_logits(
     groups: int,
     small: tuple[int, int],
     large: tuple[int, int],
@@ -30,7 +30,6 @@ def test_both_ways_are_torchs_cross_entropy(
     smoothing: float,
     seed: int,
 ) -> None:
-    """Whole factors go image by image with our own gradient, all others through autograd; the numbers are the same."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, groups, (3, *large), generator=generator)
     labels = torch.where(torch.rand(labels.shape, generator=generator) < ignored, IGNORE, labels)
@@ -44,7 +43,7 @@ def test_both_ways_are_torchs_cross_entropy(
         label_smoothing=smoothing,
         reduction="sum",
     )
-    found, total = cross_entropy_sum(logits, labels, weights, smoothing, IGNORE)
+    found, total = enlarged_cross_entropy(logits, labels, weights, smoothing, IGNORE)
     torch.testing.assert_close(found, oracle, rtol=1e-4, atol=1e-4)
     valid = labels[labels != IGNORE]
     torch.testing.assert_close(total, weights[valid].sum() if weighted else torch.tensor(float(valid.numel())))

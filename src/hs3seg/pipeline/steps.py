@@ -87,7 +87,7 @@ def train_step(
     config, runtime, reporter = session.config, session.runtime, session.reporter
     settings = config.train.model_copy(update={"epochs": max(1, round(config.train.epochs * epochs))})
     dataset = session.dataset(split)
-    identity = {
+    identity: dict[str, Any] = {
         "arm": arm,
         "config": config.fingerprint(),
         "plan": _hash(plan_groups(plan)),

@@ -1,7 +1,8 @@
 """Confusion matrices, affinity, clustering, trade-off and plan: numpy alone, no torch, so that it starts at once."""
 
 from hs3seg.analysis.affinity import class_affinity
-from hs3seg.analysis.baselines import deep_supervision, no_supervision, random_control, reversed_order
+from hs3seg.analysis.agreement import adjusted_rand
+from hs3seg.analysis.baselines import deep_supervision, no_supervision, random_control, reversed_order, single_phase
 from hs3seg.analysis.boundaries import BoundaryCounter
 from hs3seg.analysis.clustering import (
     cluster_classes,
@@ -23,7 +24,9 @@ from hs3seg.analysis.confusion import (
     save_confusions,
 )
 from hs3seg.analysis.metrics import frequency_weighted_iou, level_miou, mean_accuracy, share_of_errors_inside
+from hs3seg.analysis.online_plan import OnlinePlan
 from hs3seg.analysis.plan import FusePlan, StagePlan, SupervisionPlan
+from hs3seg.analysis.regrouping import RunningGroups
 from hs3seg.analysis.study import METHODS, Study, analyze
 from hs3seg.analysis.tradeoff import (
     DEFAULT_ASPECT,
@@ -41,12 +44,15 @@ __all__ = [
     "BoundaryCounter",
     "Comparison",
     "FusePlan",
+    "OnlinePlan",
     "Reference",
+    "RunningGroups",
     "StagePlan",
     "Study",
     "SupervisionPlan",
     "TradeoffCurve",
     "absent_classes",
+    "adjusted_rand",
     "analyze",
     "choose_num_groups",
     "class_affinity",
@@ -73,6 +79,7 @@ __all__ = [
     "save_confusions",
     "share_of_errors_inside",
     "sign_test",
+    "single_phase",
     "spectral_groupings",
     "theta_of_ratio",
     "tradeoff_curve",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hs3seg.analysis.clustering import random_grouping
+from hs3seg.analysis.online_plan import OnlinePlan
 from hs3seg.analysis.plan import DEFAULT_GAMMA, StagePlan, SupervisionPlan
 from hs3seg.taxonomy import Grouping
 
@@ -33,3 +34,11 @@ def reversed_order(plan: SupervisionPlan) -> SupervisionPlan:
     groupings = [stage.grouping for stage in reversed(plan.stages)]
     stages = tuple(replace(stage, grouping=g) for stage, g in zip(plan.stages, groupings, strict=True))
     return SupervisionPlan(plan.taxonomy_names, stages, "reversed", {"of": plan.name})
+
+
+def single_phase(
+    names: Sequence[str], stages: Sequence[str], gamma: float = DEFAULT_GAMMA, settings: OnlinePlan | None = None
+) -> SupervisionPlan:
+    """Single-phase HS3: groups are found while the network trains, see `OnlinePlan`."""
+    plan = deep_supervision(names, stages, gamma)
+    return replace(plan, name="online", online=settings or OnlinePlan())

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tomli_w
 
+from hs3seg.analysis.online_plan import OnlinePlan
 from hs3seg.errors import PlanError, nearest
 from hs3seg.files import write_atomically
 from hs3seg.taxonomy import Grouping
@@ -82,6 +83,9 @@ class SupervisionPlan:
         name: What made it: `deep_supervision`, `spectral`, ...
         notes: Plain values that say how it came about; they change nothing.
         fuse: Widths of HS3-Fuse; None = the stages help in training only.
+        heads: What a stage's head gives logits of: its `groups`, or all `classes`, of which a group's log-probability
+            is the log-sum-exp.
+        online: Settings of single-phase HS3, which finds groups while it trains; its stages begin with all classes.
     """
 
     taxonomy_names: tuple[str, ...]
@@ -89,8 +93,20 @@ class SupervisionPlan:
     name: str = "manual"
     notes: Mapping[str, Any] = field(default_factory=dict)
     fuse: FusePlan | None = None
+    heads: Literal["groups", "classes"] = "groups"
+    online: OnlinePlan | None = None
 
     def __post_init__(self) -> None:
+        if self.heads not in ("groups", "classes"):
+            raise PlanError(f"heads = {self.heads!r}; must be 'groups' or 'classes'")
+        if self.fuse is not None and (self.online is not None or self.heads == "classes"):
+            raise PlanError("HS3-Fuse feeds back the logits of fixed groups; remove [online] and heads, or [fuse]")
+        merged = next((stage.stage for stage in self.stages if not stage.grouping.is_identity), None)
+        if self.online is not None and merged is not None:
+            raise PlanError(
+                f"stage '{merged}' has groups in a plan with [online], which finds them while it trains; give it all"
+                " classes, or remove [online]"
+            )
         doubled = [name for name in self.taxonomy_names if self.taxonomy_names.count(name) > 1]
         if doubled:
             raise PlanError(f"class '{doubled[0]}' stands twice among the classes; names must be unique")
@@ -158,6 +174,9 @@ class SupervisionPlan:
             PlanError: a note that TOML cannot hold.
         """
         lines = [_HEADER + tomli_w.dumps({"name": self.name, "classes": list(self.taxonomy_names)})]
+        if self.heads != "groups":
+            lines.append("# A head gives logits of all classes; a group's is the log-sum-exp of its classes'.\n")
+            lines.append(tomli_w.dumps({"heads": self.heads}))
         for stage in self.stages:
             lines.append(
                 f"\n[[stage]]\n{tomli_w.dumps({'name': stage.stage, 'gamma': float(stage.gamma)})}groups = [\n"
@@ -169,6 +188,9 @@ class SupervisionPlan:
         if self.fuse is not None:
             lines.append("\n# HS3-Fuse: channels of the final OCR block; each earlier stage has half of the next.\n")
             lines.append(tomli_w.dumps({"fuse": {"mid": self.fuse.mid, "key": self.fuse.key}}))
+        if self.online is not None:
+            lines.append("\n# Single-phase HS3: the groups are found while the network trains.\n")
+            lines.append(tomli_w.dumps({"online": self.online.to_dict()}))
         if self.notes:
             try:
                 notes = tomli_w.dumps({"notes": dict(self.notes)})
@@ -188,7 +210,7 @@ class SupervisionPlan:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise PlanError(f"{origin}: not a TOML file: {error}") from None
-        _known(values, ("name", "classes", "stage", "fuse", "notes"), origin)
+        _known(values, ("name", "classes", "heads", "stage", "fuse", "online", "notes"), origin)
         classes = values.get("classes")
         if not isinstance(classes, list) or not classes or not all(isinstance(c, str) and c for c in classes):
             raise PlanError(
@@ -207,7 +229,8 @@ class SupervisionPlan:
             raise PlanError(f"{origin}: write one [[stage]] table (double brackets) per stage")
         try:
             stages = tuple(_read_stage(entry, classes) for entry in entries)
-            return cls(tuple(classes), stages, name, notes, _read_fuse(values.get("fuse")))
+            fuse, online = _read_fuse(values.get("fuse")), _read_online(values.get("online"))
+            return cls(tuple(classes), stages, name, notes, fuse, values.get("heads", "groups"), online)
         except PlanError as error:
             raise PlanError(f"{origin}: {error}") from None
 
@@ -242,6 +265,14 @@ def _read_fuse(entry: Any) -> FusePlan | None:
     if not isinstance(entry, dict) or set(entry) != {"mid", "key"}:
         raise PlanError("fuse: write a [fuse] table with mid and key, e.g. mid = 192 and key = 96")
     return FusePlan(entry["mid"], entry["key"])
+
+
+def _read_online(entry: Any) -> OnlinePlan | None:
+    if entry is None:
+        return None
+    if not isinstance(entry, dict):
+        raise PlanError(f"online = {entry!r}; write an [online] table, empty for the defaults")
+    return OnlinePlan.from_dict(entry)
 
 
 def _read_stage(entry: Mapping[str, Any], classes: Sequence[str]) -> StagePlan:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg import networks
-from hs3seg.analysis import FusePlan, SupervisionPlan
+from hs3seg.analysis import FusePlan, OnlinePlan, SupervisionPlan
+from hs3seg.analysis.online_plan import Order
 from hs3seg.config import CityscapesData, Config, DataConfig, NYUv2Data
 from hs3seg.data import LabelStatistics
 from hs3seg.engine import Runtime
@@ -16,6 +17,7 @@ from hs3seg.errors import ConfigError
 from hs3seg.nn import (
     HierarchicalLoss,
     InverseFormLoss,
+    OnlineLoss,
     Supervised,
     find_stages,
     load_inverse_net,
@@ -99,6 +101,18 @@ def make_fuse(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy) -> Supe
     return replace(plan, name=f"{plan.name}, fused", fuse=FusePlan(mid, key))
 
 
+def make_online(config: Config, plan: SupervisionPlan, order: Order | None = None) -> SupervisionPlan:
+    """A plan of deep supervision as one of single-phase HS3, with the settings in `[online]` and `[supervision]`."""
+    settings, analysis = config.online, config.supervision
+    online = OnlinePlan(
+        **settings.model_dump() | ({"order": order} if order else {}),
+        normalize=analysis.normalize,
+        theta_degrees=analysis.theta_degrees,
+        aspect=analysis.aspect,
+    )
+    return replace(plan, name="online", online=online)
+
+
 def example_of(config: Config, network: nn.Module) -> Tensor:
     """An image (1, channels, H, W) of zeros, of the size at which the network is examined."""
     return torch.zeros(1, getattr(network, "in_channels", 3), *network_size(config))
@@ -131,21 +145,24 @@ def make_loss(config: Config, model: Supervised, taxonomy: Taxonomy, labels: Lab
         options = {"threshold": settings.ohem_threshold, "min_kept": settings.ohem_min_kept}
     elif settings.kind == "cross_entropy":
         options = {"label_smoothing": settings.label_smoothing}
-    criteria = make_criteria(
-        plan,
-        kind=settings.kind,
-        class_weights=settings.class_weights,
-        frequencies=labels.frequencies,
-        auxiliary=model.auxiliary,
-        **options,
-    )
+
+    def criteria(own: SupervisionPlan) -> dict[str, nn.Module]:
+        return make_criteria(
+            own,
+            kind=settings.kind,
+            class_weights=settings.class_weights,
+            frequencies=labels.frequencies,
+            auxiliary=model.auxiliary,
+            **options,
+        )
+
     extra: dict[str, tuple[nn.Module, float]] = {}
     if settings.inverseform:
         term = InverseFormLoss(load_inverse_net(Path(settings.inverseform)), ignore_index=taxonomy.ignore_index)
         extra["inverseform"] = (term, settings.inverseform_weight)
-    return HierarchicalLoss(
-        plan, ignore_index=taxonomy.ignore_index, criteria=criteria, auxiliary=model.auxiliary, extra=extra
-    )
+    if plan.online is not None:
+        return OnlineLoss(plan, taxonomy.ignore_index, criteria, model.auxiliary, extra)
+    return HierarchicalLoss(plan, taxonomy.ignore_index, criteria(plan), model.auxiliary, extra)
 
 
 def make_runtime(config: Config) -> Runtime:

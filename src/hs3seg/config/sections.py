@@ -70,6 +70,35 @@ class FuseConfig(Section):
     )
 
 
+class OnlineConfig(Section):
+    """Single-phase HS3, the arms online and online_coarse_to_fine: groups are found while the network trains."""
+
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.15, description="share of the training in which every stage has all classes"
+    )
+    interval: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.05, description="share of the training between two analyses; at least an epoch"
+    )
+    momentum: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="share of the earlier counts kept at each analysis"
+    )
+    patience: Annotated[int, Field(ge=1)] = Field(
+        2, description="analyses in a row that must differ from a stage's groups before these change"
+    )
+    similarity: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.95, description="adjusted Rand index from which on groupings do not count as different"
+    )
+    source: Literal["training", "held_out"] = Field(
+        "training", description="what stages are measured on: training batches, or the analysis split held out"
+    )
+    order: Literal["chosen", "coarse_to_fine"] = Field(
+        "chosen", description="coarse_to_fine = numbers of groups grow to all classes at the end"
+    )
+    probe: bool = Field(
+        True, description="a head's last layer learns all classes, the features below it the groups only"
+    )
+
+
 class LossConfig(Section):
     """The per-pixel loss of the final output and of every stage."""
 
@@ -170,6 +199,7 @@ class Config(Section):
     network: NetworkConfig = NetworkConfig()
     supervision: SupervisionConfig = SupervisionConfig()
     fuse: FuseConfig = FuseConfig()
+    online: OnlineConfig = OnlineConfig()
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -182,7 +212,8 @@ class Config(Section):
     def fingerprint(self) -> str:
         """A short hash of every value that the trained weights depend on (places, workers and logging do not count)."""
         values = self.model_dump(mode="json")
-        for key in ("name", "run_dir", "arms", "evaluation"):
+        # Settings of one arm are in its plan, which every training is known by.
+        for key in ("name", "run_dir", "arms", "evaluation", "online"):
             values.pop(key)
         for section, keys in _WITHOUT_EFFECT.items():
             for key in keys:

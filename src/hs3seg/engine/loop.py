@@ -8,11 +8,13 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hs3seg.config import TrainConfig
@@ -47,6 +49,7 @@ class Job:
         label: Shown in progress.
         seed: Of dropout.
         evaluate: Called every `settings.evaluate_every` epochs; returns values for the log.
+        measure: Gives a held-out split's confusion matrices, for losses that follow them (single-phase HS3).
     """
 
     model: Supervised
@@ -61,6 +64,7 @@ class Job:
     label: str = "train"
     seed: int = 0
     evaluate: EvaluateNow | None = None
+    measure: Callable[[nn.Module], Mapping[str, NDArray[Any]]] | None = None
 
 
 def finished(job: Job) -> bool:
@@ -130,6 +134,8 @@ class _Training:
                 log.close()
 
     def _epoch(self, epoch: int, stop: StopRequest, log: RunLog | None, task: Any) -> None:
+        if self.step == epoch * self.per_epoch:
+            self._start_epoch(epoch, log)
         self.prepared.train()
         batches = self.job.loader.epoch(epoch, start_batch=self.step - epoch * self.per_epoch)
         began = saved = time.monotonic()
@@ -162,6 +168,15 @@ class _Training:
             values = self.job.evaluate(self._result())
             if log:
                 log.write("evaluation", step=self.step - 1, epoch=epoch + 1, **values)
+
+    def _start_epoch(self, epoch: int, log: RunLog | None) -> None:
+        """Lets the loss decide what the next epochs learn; not again where an epoch goes on after a stop."""
+        measure = None
+        if self.job.measure is not None:
+            measure = partial(self.job.measure, self.model)
+        decided = self.loss.start_epoch(epoch, self.settings.epochs, measure)
+        if decided is not None and log:
+            log.write("groups", step=self.step, epoch=epoch, **decided)
 
     def _step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """One optimizer step on this process's share of a batch; returns loss and per-stage terms."""
@@ -266,6 +281,7 @@ class _Training:
                 "average": self.average.state_dict() if self.average is not None else None,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
+                "loss": self.loss.memory(),
             },
         )
 
@@ -284,6 +300,8 @@ class _Training:
             raise CheckpointError(f"{self._state_path}: does not fit this network ({reason})") from None
         if self.runtime.accelerator.scaler is not None and state["scaler"]:
             self.runtime.accelerator.scaler.load_state_dict(state["scaler"])
+        if loss := state.get("loss"):
+            self.loss.restore(loss)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.reporter.say(f"{self.job.label}: goes on at step {self.step} of {self.total}")
 
@@ -305,6 +323,7 @@ class _Training:
         if self.runtime.is_main:
             weights = self.job.folder / "weights.safetensors"
             save_weights(weights, self._result(), self.job.description)
+            self.loss.save_decisions(self.job.folder)
             facts = self._facts()
             result = {
                 "identity": dict(self.job.identity),

@@ -3,10 +3,12 @@
 Shapes: N batch, k groups of a stage, H x W the labels' size, h x w the logits'.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hs3seg.analysis import SupervisionPlan
@@ -16,6 +18,8 @@ from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
 from hs3seg.nn.rmi import RMI
 from hs3seg.taxonomy import Grouping
 
+Measure = Callable[[], Mapping[str, NDArray[Any]]]
+"""Gives stage -> (K, K) pixel counts, and `final`."""
 LossKind = Literal["cross_entropy", "ohem", "image_weighted", "rmi"]
 WeightKind = Literal["none", "inverse_log", "inverse_sqrt", "median"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("none", "inverse_log", "inverse_sqrt", "median")
@@ -131,9 +135,44 @@ class HierarchicalLoss(nn.Module):
                 f"a criterion for '{unknown[0]}', which is not a stage of the plan; {nearest(unknown[0], names)}"
             )
         self.criteria = nn.ModuleList(criteria.get(name) or CrossEntropy(ignore_index=ignore_index) for name in names)
-        for number, stage in enumerate(plan.stages):
-            table = torch.tensor(stage.grouping.assignment, dtype=torch.int64)
+        self._use(plan)
+
+    def _use(self, plan: SupervisionPlan) -> None:
+        """Takes the stages' groups from a plan."""
+        self._groupings = tuple(stage.grouping for stage in plan.stages)
+        for number, grouping in enumerate(self._groupings):
+            before = getattr(self, f"_table{number}", None)
+            device = before.device if before is not None else None
+            table = torch.tensor(grouping.assignment, dtype=torch.int64, device=device)
             self.register_buffer(f"_table{number}", table, persistent=False)
+
+    def start_epoch(
+        self,
+        epoch: int,  # noqa: ARG002
+        epochs: int,  # noqa: ARG002
+        measure: Measure | None = None,  # noqa: ARG002
+    ) -> dict[str, Any] | None:
+        """To be called before each epoch, on every process; a plan with fixed groups has nothing to do.
+
+        Args:
+            epoch: From 0.
+            epochs: Of the whole training.
+            measure: Gives a held-out split's confusion matrices; for plans that want them.
+
+        Returns:
+            What was decided, for the log; None if nothing was.
+        """
+        return None
+
+    def save_decisions(self, folder: Path) -> None:
+        """Writes what was decided while training, if anything can be."""
+
+    def memory(self) -> dict[str, Any]:
+        """What a training that goes on later needs of this loss: plain values and tensors."""
+        return {}
+
+    def restore(self, memory: Mapping[str, Any]) -> None:
+        """Takes what `memory` gave."""
 
     def forward(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """The scalar of Eq. 1.
@@ -174,7 +213,7 @@ class HierarchicalLoss(nn.Module):
         return total
 
     def _remap(self, labels: Tensor, number: int) -> Tensor:
-        if self.plan.stages[number].grouping.is_identity:
+        if self._groupings[number].is_identity:
             return labels
         table: Tensor = getattr(self, f"_table{number}")
         valid = labels != self.ignore_index

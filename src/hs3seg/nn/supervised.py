@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from hs3seg.analysis import SupervisionPlan, deep_supervision
 from hs3seg.errors import NetworkError
-from hs3seg.nn.heads import StageHead
+from hs3seg.nn.heads import ClassHead, ProbedHead, StageHead
 from hs3seg.nn.maps import Layout, final_logits, layouts_of, merge_maps
 from hs3seg.nn.taps import Stages, dry_run, examination_images, find_stages, like_weights
+from hs3seg.taxonomy import Grouping
 
 
 def supervise(
@@ -41,6 +42,10 @@ def supervise(
         num_classes = num_classes or dry_run(net, example).logits.shape[1]
         names = tuple(f"class_{c}" for c in range(num_classes))
         plan = deep_supervision(names, find_stages(net, example, stages))
+    if plan.online is not None and plan.online.probe and getattr(net, "passes", 1) > 1:
+        raise NetworkError(
+            f"{type(net).__name__} runs its stages several times; set probe = false in the plan's [online] table"
+        )
     tapped = tuple(stage for stage in plan.stage_names if stage not in _stages_inside(net, plan))
     if tapped:
         order = find_stages(net, example, tapped)
@@ -77,8 +82,9 @@ class Supervised(nn.Module):
         # A partial of a bound method, not a closure: it survives deepcopy, pickle and torch.compile.
         self._handles = [modules[stage].register_forward_hook(partial(self._catch, stage)) for stage in self._tapped]
         widths, self._layouts = self._examine(example)
-        sizes = {stage.stage: stage.grouping.num_groups for stage in plan.stages}
-        self.heads = nn.ModuleDict({_key(stage): StageHead(widths[stage], sizes[stage]) for stage in self._tapped})
+        self._probed = plan.online is not None and plan.online.probe
+        groupings = {stage.stage: stage.grouping for stage in plan.stages}
+        self.heads = nn.ModuleDict({_key(stage): self._head(widths[stage], groupings[stage]) for stage in self._tapped})
         weight = like_weights(example, net)
         self.heads.to(weight.device, weight.dtype)
 
@@ -94,7 +100,8 @@ class Supervised(nn.Module):
             images: (N, 3, H, W), normalised.
 
         Returns:
-            stage -> (N, k_i, h_i, w_i) at the stage's own resolution; `final` -> (N, K, h, w).
+            stage -> (N, k_i, h_i, w_i) at the stage's own resolution; `final` -> (N, K, h, w). In training with an
+            online plan also `probe_name(stage)` -> (N, K, h_i, w_i).
         """
         return self.forward_with_features(images)[0]
 
@@ -122,10 +129,16 @@ class Supervised(nn.Module):
         }
         # Nothing is kept: features would hold on to the graph and break deepcopy.
         self._caught.clear()
-        tapped = {stage: self._logits(stage, maps[stage], given) for stage in self._tapped}
+        probes: dict[str, Tensor] = {}
+        if self._probed and self.training:
+            tapped = {}
+            for stage in self._tapped:
+                tapped[stage], probes[probe_name(stage)] = self._probed_head(stage).twice(maps[stage][-1])
+        else:
+            tapped = {stage: self._logits(stage, maps[stage], given) for stage in self._tapped}
         names = [*self.stages, "final", *(self.auxiliary if self.training else ())]
         outputs = {name: value for name in names if (value := tapped.get(name, given.get(name))) is not None}
-        return outputs, {stage: found[-1] for stage, found in maps.items()}
+        return outputs | probes, {stage: found[-1] for stage, found in maps.items()}
 
     @property
     def auxiliary(self) -> Mapping[str, float]:
@@ -149,6 +162,16 @@ class Supervised(nn.Module):
             given: Mapping[str, Tensor] = cast("Any", self.net).outputs(images)
             return given
         return {"final": final_logits(self.net(images))}
+
+    def _head(self, width: int, grouping: Grouping) -> StageHead:
+        if self._probed:
+            return ProbedHead(width, grouping.num_classes)
+        return ClassHead(width, grouping) if self.plan.heads == "classes" else StageHead(width, grouping.num_groups)
+
+    def _probed_head(self, stage: str) -> ProbedHead:
+        head = self.heads[_key(stage)]
+        assert isinstance(head, ProbedHead)
+        return head
 
     def _logits(self, stage: str, maps: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
         logits = [self.heads[_key(stage)](m) for m in maps]
@@ -204,6 +227,11 @@ def _stages_inside(net: nn.Module, plan: SupervisionPlan) -> Mapping[str, int]:
                 " this plan"
             )
     return inside
+
+
+def probe_name(stage: str) -> str:
+    """Name of the output that teaches the last layer of a stage's head, see `ProbedHead`."""
+    return f"{stage}/probe"
 
 
 def _key(stage: str) -> str:

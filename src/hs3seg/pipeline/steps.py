@@ -103,6 +103,7 @@ def train_step(
     watched = None
     if config.train.evaluate_every and config.data.evaluate_splits:
         watched = _watch(session, config.data.evaluate_splits[0], mean.tolist(), std.tolist())
+    held_out = plan.online is not None and plan.online.source == "held_out"
     job = Job(
         model=model,
         loss=make_loss(config, model, taxonomy, _label_statistics(session, dataset, folder)),
@@ -116,6 +117,7 @@ def train_step(
         label=f"train {arm}" if arm != "phase_one" else "phase one",
         seed=config.seed,
         evaluate=watched,
+        measure=_held_out(session, mean.tolist(), std.tolist()) if held_out else None,
     )
     if finished(job):
         reporter.say(f"{job.label}: already done")
@@ -288,6 +290,23 @@ def _watch(session: Session, split: str, mean: list[float], std: list[float]) ->
     return now
 
 
+def _held_out(session: Session, mean: list[float], std: list[float]) -> Callable[[Any], dict[str, Any]]:
+    """Measures every stage on the analysis split, as phase one is measured."""
+
+    def now(model: Any) -> dict[str, Any]:
+        loader = make_evaluation_loader(session.config, session.dataset("analysis"), session.runtime)
+        return evaluate(
+            model,
+            loader,
+            session.runtime,
+            Reporter(enabled=False),
+            mean=torch.tensor(mean),
+            std=torch.tensor(std),
+        ).confusions
+
+    return now
+
+
 def _class_uniform(session: Session, dataset: SegmentationDataset, folder: Path, split: str) -> Order | None:
     """Where the crops of an epoch lie, where the config asks for rare classes as often as others."""
     settings = session.config.data
@@ -331,8 +350,15 @@ def _label_statistics(session: Session, dataset: SegmentationDataset, folder: Pa
 def plan_groups(plan: SupervisionPlan) -> list[Any]:
     """What of a plan the weights depend on."""
     stages = [[s.stage, list(s.grouping.assignment), s.gamma] for s in plan.stages]
-    fuse = [] if plan.fuse is None else [[plan.fuse.mid, plan.fuse.key]]
-    return [list(plan.taxonomy_names), stages, *fuse]
+    found = [list(plan.taxonomy_names), stages]
+    # Only what is set: the identity of other plans must stay what it was.
+    if plan.fuse is not None:
+        found.append([plan.fuse.mid, plan.fuse.key])
+    if plan.heads != "groups":
+        found.append(plan.heads)
+    if plan.online is not None:
+        found.append(plan.online.to_dict())
+    return found
 
 
 def _hash(value: Any) -> str:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision, no_supervision
+from hs3seg.analysis import OnlinePlan, StagePlan, SupervisionPlan, deep_supervision, no_supervision
 from hs3seg.errors import PlanError
 from hs3seg.taxonomy import Grouping
 
@@ -115,3 +115,34 @@ def test_baselines() -> None:
     assert no_supervision(NAMES).stages == ()
     deep = deep_supervision(NAMES, ["a", "b"], 0.3)
     assert all(s.grouping.is_identity and s.gamma == 0.3 for s in deep.stages)
+
+
+ONLINE = SupervisionPlan(("a", "b", "c"), (StagePlan("s", Grouping.identity(3)),), "online", online=OnlinePlan(0.3))
+
+
+def test_class_heads_and_the_online_table_survive_the_file() -> None:
+    assert SupervisionPlan.from_toml(ONLINE.to_toml()) == ONLINE
+    heads = SupervisionPlan(("a", "b", "c"), (StagePlan("s", Grouping.from_labels([0, 0, 1])),), heads="classes")
+    assert SupervisionPlan.from_toml(heads.to_toml()) == heads
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("warmup = 0.3", "warmup = 3", "warmup = 3; must be a share"),
+        ("warmup = 0.3", "warmip = 0.3", "unknown key 'warmip'; nearest: 'warmup'"),
+        ("patience = 2", "patience = 0", "patience = 0; must be a whole number, 1 or more"),
+        ("interval = 0.05", "interval = 0", "interval = 0; must be a share above 0"),
+        ('source = "training"', 'source = "test"', "unknown source 'test'; allowed: training, held_out"),
+        ("probe = true", "probe = 1", "probe = 1; must be true or false"),
+        ('["a"]', '["a", "b"]', "stage 's' has groups in a plan with"),
+    ],
+)
+def test_wrong_online_tables_are_explained(old: str, new: str, told: str) -> None:
+    text = ONLINE.to_toml()
+    assert old in text
+    text = text.replace(old, new)
+    if new == '["a", "b"]':
+        text = text.replace('  ["b"],\n', "")
+    with pytest.raises(PlanError, match=told):
+        SupervisionPlan.from_toml(text)

@@ -191,9 +191,20 @@ class Config(Section):
     name: str = Field(description="name of the run, also of its folder")
     run_dir: str = Field("", description="folder of the run; empty = runs/NAME")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of initial weights, data order, augmentation and splits")
-    arms: tuple[Literal["none", "deep_supervision", "hs3", "hs3_fuse", "random", "reversed"], ...] = Field(
-        ("none", "deep_supervision", "hs3"), description="what to train; random and reversed are controls"
-    )
+    arms: tuple[
+        Literal[
+            "none",
+            "deep_supervision",
+            "hs3",
+            "hs3_fuse",
+            "hs3_class_heads",
+            "online",
+            "online_coarse_to_fine",
+            "random",
+            "reversed",
+        ],
+        ...,
+    ] = Field(("none", "deep_supervision", "hs3"), description="what to train; random and reversed are controls")
     data: Annotated[DataConfig, Field(discriminator="kind")]
     augment: AugmentConfig
     network: NetworkConfig = NetworkConfig()

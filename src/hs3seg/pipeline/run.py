@@ -5,12 +5,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hs3seg import __version__
 from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision, random_control, reversed_order
-from hs3seg.builders import make_fuse, make_network, make_stages
+from hs3seg.builders import make_fuse, make_network, make_online, make_stages
 from hs3seg.config import Config
 from hs3seg.errors import RunFolderError
 from hs3seg.files import write_json
@@ -62,7 +63,10 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
         if session.runtime.is_main:
             write_json(path / "profile.json", profile_step(config, taxonomy, plans))
         folder = path / "arms" / arm
-        train_step(session, plans[arm], folder, arm=arm, split="train")
+        # What the groups are chosen on must not be trained on.
+        online = plans[arm].online
+        held_out = online is not None and online.source == "held_out"
+        train_step(session, plans[arm], folder, arm=arm, split="reduced" if held_out else "train")
         for split in config.data.evaluate_splits:
             if not (folder / f"evaluation-{split}.json").exists():
                 evaluate_step(session, folder, split)
@@ -89,6 +93,11 @@ def _arm_plan(session: Session, arm: str, taxonomy: Taxonomy, stages: tuple[str,
         "hs3_fuse": lambda: make_fuse(config, _hs3_plan(session, taxonomy, stages), taxonomy),
         "random": lambda: random_control(_hs3_plan(session, taxonomy, stages), config.seed),
         "reversed": lambda: reversed_order(_hs3_plan(session, taxonomy, stages)),
+        "online": lambda: make_online(config, deep_supervision(taxonomy.names, stages, gamma)),
+        "online_coarse_to_fine": lambda: make_online(
+            config, deep_supervision(taxonomy.names, stages, gamma), "coarse_to_fine"
+        ),
+        "hs3_class_heads": lambda: replace(_hs3_plan(session, taxonomy, stages), heads="classes"),
     }
     return makers[arm]()
 

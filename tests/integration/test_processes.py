@@ -71,6 +71,16 @@ def test_a_whole_run_on_two_processes(config: Path, tmp_path: Path) -> None:
     assert (folder / "report" / "index.html").exists()
 
 
+def test_groups_found_online_on_two_processes(config: Path, tmp_path: Path) -> None:
+    words = ["--arms", '["online"]', "--train.epochs", "3", "--online.warmup", "0.3", "--online.interval", "0.3"]
+    torchrun("run", config, "--run_dir", tmp_path / "run", *words)
+    arm = tmp_path / "run" / "arms" / "online"
+    history = json.loads((arm / "groups.json").read_text())
+    assert [entry["progress"] for entry in history] == [1 / 3, 2 / 3]
+    assert history[0]["changed"]
+    assert json.loads((arm / "evaluation-val.json").read_text())["stages"]["stage2"]["num_groups"] == 11
+
+
 def test_class_uniform_training_on_two_processes(config: Path, tmp_path: Path) -> None:
     uniform = [
         "--data.uniform_share",

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-WORDS = ["--arms", '["hs3"]', "--train.checkpoint_seconds", "0.2", "--train.epochs", "3"]
+WORDS = ["--train.checkpoint_seconds", "0.2", "--train.epochs", "3"]
+ONLINE = ["--online.warmup", "0.3", "--online.interval", "0.3", "--online.patience", "1"]
 
 
-def start(config: Path, folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "hs3seg", "run", str(config), "--run_dir", str(folder), *WORDS, *words]
+def start(config: Path, folder: Path, *words: str, arms: str = '["hs3"]') -> subprocess.Popen[str]:
+    words = ("--arms", arms, *WORDS, *words)
+    command = [sys.executable, "-m", "hs3seg", "run", str(config), "--run_dir", str(folder), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
 
 
@@ -87,3 +89,28 @@ def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path, uninte
     process = start(config, folder, "--resume")
     assert process.wait() == 0, process.communicate()[1]
     assert hashes(folder) == uninterrupted
+
+
+def test_groups_found_online_survive_a_kill(config: Path, tmp_path: Path) -> None:
+    decided = []
+    for name in ("whole", "killed"):
+        folder = tmp_path / name
+        arm = folder / "arms" / "online"
+        if name == "killed":
+            # In the second epoch, so that counts of an unfinished interval and groups in use are both at stake.
+            process = start(config, folder, *ONLINE, arms='["online"]')
+            assert stop_when(process, lambda: steps(arm / "log.jsonl") >= 9, signal.SIGKILL) == -signal.SIGKILL  # noqa: B023
+            assert (arm / "state.pt").exists()
+        process = start(config, folder, *ONLINE, "--resume", arms='["online"]')
+        assert process.wait() == 0, process.communicate()[1]
+        events = [json.loads(line) for line in (arm / "log.jsonl").read_text().splitlines()]
+        groups = [
+            {k: v for k, v in event.items() if k not in ("event", "step", "epoch")}
+            for event in events
+            if event["event"] == "groups"
+        ]
+        assert groups == json.loads((arm / "groups.json").read_text())
+        decided.append((hashes(folder), (arm / "groups.json").read_text(), (arm / "groups.toml").read_text()))
+    assert decided[0] == decided[1]
+    assert len(json.loads(decided[0][1])) == 2
+    assert json.loads(decided[0][1])[0]["changed"]

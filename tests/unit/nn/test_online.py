@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,3 +188,46 @@ def test_a_held_out_split_is_measured_where_the_plan_wants_it() -> None:
 def test_a_plan_without_the_online_table_is_not_taken() -> None:
     with pytest.raises(PlanError, match=r"no \[online\] table"):
         OnlineLoss(replace(plan_of(), online=None))
+
+
+PROCESS = """
+import sys
+import torch
+import hs3seg
+from hs3seg.analysis import single_phase
+from hs3seg.nn import OnlineLoss
+
+rank = int(sys.argv[1])
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+loss = OnlineLoss(single_phase(tuple("abcd"), ["early"]))
+generator = torch.Generator().manual_seed(0)
+outputs = {name: torch.randn(4, 4, 8, 8, generator=generator, requires_grad=True) for name in ("early", "final")}
+labels = torch.randint(0, 4, (4, 16, 16), generator=generator)
+share = slice(2 * rank, 2 * rank + 2)
+loss({name: value[share] for name, value in outputs.items()}, labels[share])
+torch.save(loss.get_buffer("counts"), sys.argv[3] + f"/{rank}.pt")
+if rank == 0:
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    whole = OnlineLoss(single_phase(tuple("abcd"), ["early"]))
+    whole(outputs, labels)
+    torch.save(whole.get_buffer("counts"), sys.argv[3] + "/whole.pt")
+else:
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_count_together_what_one_counts(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", PROCESS]
+    running = [
+        subprocess.Popen([*words, str(rank), str(tmp_path / "store"), str(tmp_path)], stderr=subprocess.PIPE)
+        for rank in (0, 1)
+    ]
+    for process in running:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told.decode()[-2000:]
+    first, second, whole = (torch.load(tmp_path / f"{name}.pt") for name in ("0", "1", "whole"))
+    assert int(whole.sum()) == 2 * 4 * 8 * 8
+    assert torch.equal(first, whole)
+    assert torch.equal(second, whole)

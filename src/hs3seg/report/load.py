@@ -53,6 +53,8 @@ class Arm:
         train: Content of train.json; empty = not finished.
         steps: Log events `step`.
         watched: Log events `evaluation`.
+        regrouped: Log events `groups`, of single-phase HS3.
+        last_groups: The plan that it ended with.
         scores: Split -> scores.
         confusions: Split -> stage -> counts.
     """
@@ -62,6 +64,8 @@ class Arm:
     train: dict[str, Any] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     watched: list[dict[str, Any]] = field(default_factory=list)
+    regrouped: list[dict[str, Any]] = field(default_factory=list)
+    last_groups: SupervisionPlan | None = None
     scores: dict[str, Scores] = field(default_factory=dict)
     confusions: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
     samples: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
@@ -257,7 +261,7 @@ class _Reader:
 def _needs_analysis(config: Mapping[str, Any], arms: tuple[str, ...]) -> bool:
     """Whether the run has an analysis at all: not with the baselines alone, nor with a plan written by hand."""
     by_hand = bool(_dict(config.get("supervision")).get("plan"))
-    return not by_hand and (not arms or bool({"hs3", "random", "reversed"} & set(arms)))
+    return not by_hand and (not arms or bool({"hs3", "hs3_fuse", "hs3_class_heads", "random", "reversed"} & set(arms)))
 
 
 def _read_arm(reader: _Reader, folder: str, name: str, splits: tuple[str, ...]) -> Arm:
@@ -268,6 +272,8 @@ def _read_arm(reader: _Reader, folder: str, name: str, splits: tuple[str, ...]) 
         train=reader.json(f"{folder}/train.json"),
         steps=[e for e in events if e.get("event") == "step"],
         watched=[e for e in events if e.get("event") == "evaluation"],
+        regrouped=[e for e in events if e.get("event") == "groups"],
+        last_groups=reader.plan(f"{folder}/groups.toml", optional=True),
     )
     for split in splits:
         values = reader.json(f"{folder}/evaluation-{split}.json")
@@ -318,7 +324,7 @@ def _drop_misfits(run: Run) -> None:
             run.missing.append(
                 f"arms/{arm.name}/plan.toml: made for {arm.plan.num_classes} classes, this run has {count}"
             )
-            arm.plan = None
+            arm.plan = arm.last_groups = None
         for split, matrices in arm.confusions.items():
             if matrices and len(matrices["final"]) != count:
                 run.missing.append(f"arms/{arm.name}/confusion-{split}.npz: made for another number of classes")

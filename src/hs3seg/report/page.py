@@ -14,6 +14,7 @@ from hs3seg.report.groups import tree_figures
 from hs3seg.report.load import Run, load_run
 from hs3seg.report.markup import arm_title, definitions, details, escape, percent, tag
 from hs3seg.report.matrices import analysis_figures, split_figures
+from hs3seg.report.online import history_figure, history_words
 from hs3seg.report.pictures import Tile, contact_sheet, legend, sample_tiles
 from hs3seg.report.summary import summarize
 from hs3seg.report.tables import class_table, scores_table, stage_table
@@ -168,6 +169,24 @@ def _tradeoff(page: _Page) -> str:
 
 
 def _groups(page: _Page) -> str:
+    return _hs3_groups(page) + _online_groups(page)
+
+
+def _online_groups(page: _Page) -> str:
+    parts = []
+    for name, arm in page.run.arms.items():
+        if arm.plan is None or arm.plan.online is None:
+            continue
+        figure = history_figure(arm)
+        content = f"<p>{escape(history_words(arm))}</p>" + (page.figures([figure]) if figure is not None else "")
+        if arm.last_groups is not None:
+            trees = page.figures(tree_figures(page.run, arm.last_groups, f"{name}-last"), "figures trees")
+            content += details("The groups at the end", trees)
+        parts.append(f"<h3>{escape(arm_title(name))}</h3>" + content)
+    return "".join(parts)
+
+
+def _hs3_groups(page: _Page) -> str:
     run = page.run
     if run.plan is None or not run.plan.stages:
         return ""

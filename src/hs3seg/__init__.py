@@ -18,10 +18,20 @@ if TYPE_CHECKING:
         deep_supervision,
         iou_per_class,
         mean_iou,
+        single_phase,
         tradeoff_curve,
     )
     from hs3seg.networks import FusedSegmenter, fuse
-    from hs3seg.nn import ConfusionRecorder, CrossEntropy, HierarchicalLoss, Ohem, Supervised, find_stages, supervise
+    from hs3seg.nn import (
+        ConfusionRecorder,
+        CrossEntropy,
+        HierarchicalLoss,
+        Ohem,
+        OnlineLoss,
+        Supervised,
+        find_stages,
+        supervise,
+    )
     from hs3seg.taxonomy import Grouping, Taxonomy
 
 __version__ = "0.1.0"
@@ -33,6 +43,7 @@ __all__ = [
     "Grouping",
     "HierarchicalLoss",
     "Ohem",
+    "OnlineLoss",
     "Study",
     "Supervised",
     "SupervisionPlan",
@@ -46,13 +57,23 @@ __all__ = [
     "fuse",
     "iou_per_class",
     "mean_iou",
+    "single_phase",
     "supervise",
     "tradeoff_curve",
 ]
 
 _ROOMS = {
     "taxonomy": {"Grouping", "Taxonomy"},
-    "nn": {"ConfusionRecorder", "CrossEntropy", "HierarchicalLoss", "Ohem", "Supervised", "find_stages", "supervise"},
+    "nn": {
+        "ConfusionRecorder",
+        "CrossEntropy",
+        "HierarchicalLoss",
+        "Ohem",
+        "OnlineLoss",
+        "Supervised",
+        "find_stages",
+        "supervise",
+    },
     "networks": {"FusedSegmenter", "fuse"},
 }
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-from hs3seg.errors import NetworkError
+from hs3seg.errors import NetworkError, PlanError
 from hs3seg.integrations.extras import need
-from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, Supervised, supervise
+from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, OnlineLoss, Supervised, supervise
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -38,7 +38,7 @@ class SupervisedMixin:
 
     Args:
         net: Any network; `self.model` is the supervised one.
-        criterion: Of (outputs, labels); default `HierarchicalLoss` of the plan.
+        criterion: Of (outputs, labels); default `HierarchicalLoss` of the plan, `OnlineLoss` if it has [online].
         options: Of `hs3seg.supervise`: plan, stages, num_classes, example.
     """
 
@@ -49,11 +49,30 @@ class SupervisedMixin:
     def __init__(self, net: nn.Module, criterion: nn.Module | None = None, **options: Any) -> None:
         super().__init__()
         self.model = supervise(net, **options)
-        self.criterion = criterion or HierarchicalLoss(self.model.plan, auxiliary=self.model.auxiliary)
+        make = HierarchicalLoss if self.model.plan.online is None else OnlineLoss
+        self.criterion = criterion or make(self.model.plan, auxiliary=self.model.auxiliary)
 
     def forward(self, images: Tensor) -> Tensor:
         """Final logits (N, K, h, w)."""
         return self.model(images)["final"]  # type: ignore[no-any-return]
+
+    def on_train_epoch_start(self) -> None:
+        """Lets single-phase HS3 look at its groups; other plans have nothing to do."""
+        trainer = cast("Any", self).trainer
+        if isinstance(self.criterion, HierarchicalLoss):
+            if self.model.plan.online is not None and (trainer.max_epochs or -1) < 1:
+                raise PlanError("single-phase HS3 goes by shares of the training; give the Trainer max_epochs")
+            self.criterion.start_epoch(trainer.current_epoch, max(trainer.max_epochs or 1, 1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what single-phase HS3 has counted and decided."""
+        if isinstance(self.criterion, HierarchicalLoss) and (memory := self.criterion.memory()):
+            checkpoint["hs3seg_loss"] = memory
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes it back."""
+        if isinstance(self.criterion, HierarchicalLoss) and "hs3seg_loss" in checkpoint:
+            self.criterion.restore(checkpoint["hs3seg_loss"])
 
     def training_step(self, batch: tuple[Tensor, Tensor], _batch_idx: int) -> Tensor:
         """The loss of Eq. 1, logged as `train_loss`."""

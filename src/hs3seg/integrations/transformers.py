@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from hs3seg.errors import NetworkError
+from hs3seg.errors import NetworkError, PlanError
 from hs3seg.integrations.extras import need
 from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, Supervised
 
@@ -72,6 +72,11 @@ class SupervisedTrainerMixin:
         """The loss of Eq. 1; with `return_outputs` also {"logits": final logits (N, K, h, w)}."""
         if self.criterion is None:
             supervised = self.supervised
+            if supervised.plan.online is not None:
+                raise PlanError(
+                    "the plan has an [online] table, which this Trainer cannot follow; train with `hs3 train`,"
+                    " Lightning or a loop of your own and OnlineLoss, or give a plan with fixed groups"
+                )
             self.criterion = HierarchicalLoss(supervised.plan, auxiliary=supervised.auxiliary)
         labels = inputs[self.labels_key]
         self.criterion.to(labels.device).train(model.training)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hs3seg.analysis import load_confusions
+from hs3seg.analysis import OnlinePlan, load_confusions, single_phase
 from hs3seg.data import DigitScenes
-from hs3seg.errors import ConfigError, NetworkError
+from hs3seg.errors import ConfigError, NetworkError, PlanError
 from hs3seg.integrations.data import TorchDataset
 from hs3seg.integrations.extras import need
-from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, Supervised, supervise
+from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, OnlineLoss, Supervised, supervise
 
 lightning = pytest.importorskip("lightning.pytorch")
 transformers = pytest.importorskip("transformers")
@@ -180,3 +180,43 @@ def test_missing_library_names_the_extra() -> None:
     need("torch", "torch")
     with pytest.raises(ConfigError, match=r"needs the library 'no_such_library'.*hs3seg\[lightning\]"):
         need("no_such_library", "lightning")
+
+
+def online_module() -> Module:
+    names = tuple(f"class {i}" for i in range(11))
+    settings = OnlinePlan(warmup=0.2, interval=0.2, patience=1, theta_degrees=80.0)
+    return Module(make_net(), example=EXAMPLE, plan=single_phase(names, ["0", "1"], settings=settings))
+
+
+def test_lightning_follows_single_phase_hs3_and_its_checkpoint_goes_on(tmp_path: Path) -> None:
+    whole, half, rest = online_module(), online_module(), online_module()
+    assert isinstance(whole.criterion, OnlineLoss)
+    batches = DataLoader(scenes(), 3)
+    trainer(max_epochs=5).fit(whole, batches)
+    history = whole.criterion.running.history
+    assert [entry["progress"] for entry in history] == [0.2, 0.4, 0.6, 0.8]
+    stopped = trainer(max_epochs=5, callbacks=[StopAfter(3)])
+    stopped.fit(half, batches)
+    stopped.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(max_epochs=5).fit(rest, batches, ckpt_path=str(tmp_path / "half.ckpt"))
+    assert rest.criterion.running.history == history
+    torch.testing.assert_close(rest.model.state_dict(), whole.model.state_dict())
+
+
+class StopAfter(lightning.Callback):  # type: ignore[misc,name-defined]
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ARG002
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def test_lightning_without_a_number_of_epochs_cannot_follow_it() -> None:
+    with pytest.raises(PlanError, match="give the Trainer max_epochs"):
+        trainer(max_steps=2, max_epochs=-1).fit(online_module(), DataLoader(scenes(), 3))
+
+
+def test_transformers_refuses_single_phase_hs3(tmp_path: Path) -> None:
+    loop = Trainer(online_module().model, arguments(tmp_path))
+    with pytest.raises(PlanError, match="this Trainer cannot follow"):
+        loop.compute_loss(loop.model, next(iter(DataLoader(scenes(as_dict=True), 4))))

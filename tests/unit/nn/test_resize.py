@@ -24,13 +24,15 @@ def test_concatenation_has_torchs_values_and_gradients(memory_format: torch.memo
         torch.testing.assert_close(a, b)
 
 
-def test_the_gradient_of_an_enlarged_map_arrives_dense_and_channels_last() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_gradient_of_an_enlarged_map_arrives_dense_and_channels_last(count: int) -> None:
     """torch's channels-last kernel is 10 times slower on a slice of a larger map."""
     layouts: list[bool] = []
-    small = torch.randn(2, 4, 3, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
-    large = torch.randn(2, 4, 6, 8).contiguous(memory_format=torch.channels_last)
+    small = torch.randn(count, 4, 3, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
+    large = torch.randn(count, 4, 6, 8).contiguous(memory_format=torch.channels_last)
     seen = resize(small, (6, 8))
     found = concatenate([large, small], (6, 8))
+    assert found.stride() == torch.empty(count, 8, 6, 8).to(memory_format=torch.channels_last).stride()
     (node,) = [n for n, _ in found.grad_fn.next_functions if n is not None]
 
     def look(gradients: tuple[torch.Tensor, ...], _outputs: object) -> None:

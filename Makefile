@@ -4,8 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # pytest-xdist workers; each takes one thread, so that they do not fight over the cores.
 JOBS   ?= 2
+# CamVid in SegNet's layout, for the benchmarks that train.
+CAMVID ?= ../shared/camvid
 
-.PHONY: demo test setup check slow clean
+.PHONY: demo test setup check slow bench clean
 demo: $(VENV)/.demo
 	$(BIN)/hs3 demo
 
@@ -14,6 +16,9 @@ test: setup
 
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+bench: setup
+	$(BIN)/python -m benchmarks --root $(CAMVID)
 
 setup: $(VENV)/.setup
 

@@ -4,17 +4,22 @@ The machine may be shared, so a figure is always a ratio of two sides measured i
 times; the median counts, and all repeats are kept.
 """
 
+import ctypes
 import gc
 import json
 import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
+
+RESULTS = Path("docs/benchmarks")
+QUICK = Path("build/benchmarks")
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,12 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+def release_memory() -> None:
+    """Gives freed memory back to the system; else what the allocator kept of it hides as much of what is used next."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def _status(key: str) -> int:
     found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     assert found is not None, f"no {key} in /proc/self/status; memory is measured on Linux only"
@@ -126,3 +137,39 @@ def save_rows(path: Path, rows: Sequence[Row], command: str) -> None:
     values |= {row.name: row.to_dict(command) for row in rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def arguments(description: str | None) -> ArgumentParser:
+    """The options that every benchmark has."""
+    parser = ArgumentParser(description=description, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help=f"folder of results.json; default: {RESULTS}, with --quick {QUICK}")
+    parser.add_argument("--quick", action="store_true", help="small and few, to see that it runs")
+    return parser
+
+
+def folder(options: Namespace) -> Path:
+    """Where the rows go; quick figures never replace real ones unasked."""
+    chosen: Path = options.out or (QUICK if options.quick else RESULTS)
+    return chosen
+
+
+def tell(row: Row) -> None:
+    """One line for whoever waits."""
+    goal = "" if row.goal is None else f", goal {row.goal:g}: {'reached' if row.reached else 'MISSED'}"
+    low, high = min(row.runs), max(row.runs)
+    print(f"{row.name}: {row.ratio:.3g} {row.unit} ({low:.3g} to {high:.3g}){goal}", flush=True)
+
+
+def save_told(options: Namespace, name: str, rows: Iterable[Row]) -> None:
+    """Says and saves each row as soon as it is there.
+
+    Args:
+        options: Of `arguments`.
+        name: The benchmark's, for the command that is kept.
+        rows: May be measured while they are taken.
+    """
+    out = folder(options)
+    command = f"python -m benchmarks.{name} --out {out.as_posix()}{' --quick' if options.quick else ''}"
+    for row in rows:
+        tell(row)
+        save_rows(out / "results.json", [row], command)

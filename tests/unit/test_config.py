@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from hs3seg.config import Config, describe_keys, load_config, without_other_kinds
+from hs3seg.config.sections import _ADDED_LATER
 from hs3seg.errors import ConfigError
 
 MINIMAL = 'name = "run"\n[data]\nkind = "camvid"\n[augment]\ncrop = [32, 48]\n'
@@ -110,13 +111,21 @@ def test_saved_config_reads_back_equal(file: Path, tmp_path: Path) -> None:
 
 def test_fingerprint_tells_what_changes_weights_from_what_does_not(file: Path) -> None:
     base = load_config(file).fingerprint()
-    for same in (["--data.root", "x"], ["--run_dir", "y"], ["--data.num_workers", "3"], ["--train.log_steps", "1"]):
+    for same in (
+        ["--data.root", "x"],
+        ["--run_dir", "y"],
+        ["--data.num_workers", "3"],
+        ["--train.log_steps", "1"],
+        ["--online.warmup", "0.5"],  # of one arm, whose plan tells it
+        ["--supervision.diagonal", "drop"],
+    ):
         assert load_config(file, same).fingerprint() == base
     for other in (
         ["--seed", "1"],
         ["--train.learning_rate", "0.5"],
         ["--loss.kind", "ohem"],
         ["--augment.flip", "0.0"],
+        ["--supervision.diagonal", "keep"],
     ):
         assert load_config(file, other).fingerprint() != base
 
@@ -141,3 +150,11 @@ def test_demo_config_loads() -> None:
     import hs3seg
 
     assert load_config(Path(hs3seg.__file__).parent / "demo.toml").data.kind == "digits"
+
+
+def test_keys_added_later_leave_earlier_runs_what_they_were(file: Path) -> None:
+    """A run that was begun by an earlier version goes on only while its fingerprint stays."""
+    values = load_config(file).model_dump(mode="json")
+    for section, added in _ADDED_LATER.items():
+        for key, usual in added.items():
+            assert values[section][key] == usual

@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from hs3seg.errors import PlanError
 from hs3seg.taxonomy import Grouping
 
+Diagonal = Literal["drop", "keep"]
+
 # Of k-means; the best is kept. With scikit-learn's usual 10, on a planted 19-class affinity, the seed decided at two of
 # 17 sizes; with 50 at none of them (8 seeds), for a third of a second in all.
 _STARTS = 50
@@ -21,6 +23,7 @@ def spectral_groupings(
     sizes: Iterable[int] | None = None,
     *,
     assign: Literal["cluster_qr", "kmeans"] = "cluster_qr",
+    diagonal: Diagonal = "drop",
     seed: int = 0,
 ) -> dict[int, Grouping]:
     """Spectral clustering of one affinity for every number of groups, from one eigendecomposition (Sec. 3.1.1).
@@ -29,16 +32,20 @@ def spectral_groupings(
     `SpectralClustering(affinity="precomputed", assign_labels="cluster_qr")`, which decomposes anew for each size.
 
     Args:
-        affinity: (K, K) symmetric, not negative; the diagonal does not count.
+        affinity: (K, K) symmetric, not negative.
         sizes: Numbers of groups; default 2..K-1.
         assign: `cluster_qr` needs no seed; `kmeans` is the classic choice.
+        diagonal: `drop`, as scikit-learn does, makes a class that hardly anything is confused with as costly to cut off
+            as a member of a block; with `keep` a class is also near to itself, by its own accuracy, and may stand
+            alone.
         seed: Of `kmeans`.
 
     Returns:
         Number of groups -> grouping. A size at which fewer groups come out (identical classes) is left out.
 
     Raises:
-        PlanError: affinity not square, not symmetric or negative; a size outside 1..K; an unknown `assign`.
+        PlanError: affinity not square, not symmetric or negative; a size outside 1..K; an unknown `assign` or
+            `diagonal`.
     """
     matrix = np.array(affinity, dtype=np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -47,8 +54,12 @@ def spectral_groupings(
         raise PlanError("affinity must be finite, not negative and symmetric; `class_affinity` makes one")
     if assign not in ("cluster_qr", "kmeans"):
         raise PlanError(f"assign = {assign!r}; allowed: 'cluster_qr', 'kmeans'")
+    if diagonal not in ("drop", "keep"):
+        raise PlanError(f"diagonal = {diagonal!r}; allowed: 'drop', 'keep'")
     count = len(matrix)
     wanted = _sizes(sizes, count)
+    if diagonal == "drop":
+        np.fill_diagonal(matrix, 0.0)
     vectors = _spectral_vectors(matrix)
     found: dict[int, Grouping] = {}
     for size in wanted:
@@ -138,7 +149,6 @@ def _sizes(sizes: Iterable[int] | None, count: int) -> list[int]:
 
 def _spectral_vectors(affinity: NDArray[np.float64]) -> NDArray[np.float64]:
     """All eigenvectors of the normalised Laplacian, smallest eigenvalue first, scaled back by degree^-1/2. (K, K)."""
-    np.fill_diagonal(affinity, 0.0)
     degrees = affinity.sum(axis=1)
     roots = np.sqrt(np.where(degrees > 0, degrees, 1.0))
     laplacian = np.eye(len(affinity)) - affinity / np.outer(roots, roots)

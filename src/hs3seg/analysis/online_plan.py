@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from hs3seg.analysis.clustering import Diagonal
 from hs3seg.analysis.tradeoff import DEFAULT_ASPECT
 from hs3seg.errors import PlanError, nearest
 
@@ -30,6 +31,7 @@ class OnlinePlan:
         probe: A head's last layer learns all classes, the features below it the groups only. Without it nothing
             teaches a head to tell the classes of a group apart, so that a group once made never seems separable.
         normalize: How affinities are made: `true` or `none`, see `class_affinity`.
+        diagonal: How they are clustered: `drop` or `keep`, see `spectral_groupings`.
         theta_degrees: Angle of the trade-off line; None = the ratio rule.
         aspect: width:height of the plot in which theta is measured.
     """
@@ -43,6 +45,7 @@ class OnlinePlan:
     order: Order = "chosen"
     probe: bool = True
     normalize: Literal["true", "none"] = "true"
+    diagonal: Diagonal = "drop"
     theta_degrees: float | None = None
     aspect: float = DEFAULT_ASPECT
 
@@ -58,6 +61,7 @@ class OnlinePlan:
         if not isinstance(self.probe, bool):
             raise PlanError(f"online: probe = {self.probe!r}; must be true or false")
         choices = {"source": get_args(Source), "order": get_args(Order), "normalize": ("true", "none")}
+        choices["diagonal"] = get_args(Diagonal)
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise PlanError(f"online: unknown {name} {getattr(self, name)!r}; allowed: {', '.join(allowed)}")

@@ -68,6 +68,7 @@ class RunningGroups:
             self._counts,
             self.names,
             normalize=self.settings.normalize,
+            diagonal=self.settings.diagonal,
             theta_degrees=self.settings.theta_degrees,
             aspect=self.settings.aspect,
         )

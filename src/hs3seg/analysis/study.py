@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hs3seg.analysis.affinity import DEFAULT_EPSILON, class_affinity
 from hs3seg.analysis.baselines import deep_supervision, no_supervision
-from hs3seg.analysis.clustering import halved_sizes, kmeans_groupings, spectral_groupings
+from hs3seg.analysis.clustering import Diagonal, halved_sizes, kmeans_groupings, spectral_groupings
 from hs3seg.analysis.confusion import absent_classes, checked_counts, mean_iou
 from hs3seg.analysis.plan import DEFAULT_GAMMA, StagePlan, SupervisionPlan
 from hs3seg.analysis.tradeoff import (
@@ -46,6 +46,7 @@ class Study:
         normalize: How the affinity was made.
         theta_degrees: Angle of the line; None = the ratio rule.
         aspect: width:height of the plot theta is measured in.
+        diagonal: Whether a class was near to itself when classes were clustered.
     """
 
     plan: SupervisionPlan
@@ -55,12 +56,14 @@ class Study:
     normalize: str
     theta_degrees: float | None
     aspect: float
+    diagonal: str = "drop"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "method": self.plan.name,
             "normalize": self.normalize,
+            "diagonal": self.diagonal,
             "reference": {
                 "num_classes": self.reference.num_classes,
                 "miou": self.reference.miou,
@@ -97,6 +100,7 @@ def analyze(
     *,
     method: Method = "spectral",
     normalize: Literal["true", "none"] = "true",
+    diagonal: Diagonal = "drop",
     theta_degrees: float | None = None,
     aspect: float = DEFAULT_ASPECT,
     gamma: float = DEFAULT_GAMMA,
@@ -112,6 +116,7 @@ def analyze(
         method: `spectral` on the stage's affinity; `kmeans` on its embeddings; `constant_ratio` halves the number of
             groups per earlier stage and groups spectrally; `deep_supervision` and `none` are the baselines.
         normalize: See `class_affinity`.
+        diagonal: See `spectral_groupings`.
         theta_degrees: Angle of the trade-off line, 0..90; None = the ratio rule.
         aspect: width:height of the plot in which theta is measured.
         gamma: Weight of every stage's loss.
@@ -139,7 +144,7 @@ def analyze(
     curves = []
     plans = []
     for number, (stage, confusion) in enumerate(stages.items()):
-        make = partial(_groupings, stage, confusion, method, normalize, seed, epsilon, embeddings)
+        make = partial(_groupings, stage, confusion, method, normalize, diagonal, seed, epsilon, embeddings)
         sizes = first_sizes(count)
         if method == "constant_ratio":
             sizes = sorted({*sizes, *halved_sizes(count, len(stages))} - {1, count})
@@ -160,7 +165,7 @@ def analyze(
         plans.append(StagePlan(stage, curve.groupings[size], gamma))
     absent = absent_classes(final)
     plan = _plan(method, names, plans, gamma)
-    found = Study(plan, reference, tuple(curves), absent, normalize, theta_degrees, aspect)
+    found = Study(plan, reference, tuple(curves), absent, normalize, theta_degrees, aspect, diagonal)
     return replace(found, plan=replace(plan, notes=_notes(found, epsilon, seed)))
 
 
@@ -182,13 +187,14 @@ def _groupings(
     confusion: NDArray[Any],
     method: Method,
     normalize: Literal["true", "none"],
+    diagonal: Diagonal,
     seed: int,
     epsilon: float,
     embeddings: Mapping[str, NDArray[np.float64]] | None,
     sizes: Sequence[int],
 ) -> dict[int, Grouping]:
     if method != "kmeans":
-        return spectral_groupings(class_affinity(confusion, normalize, epsilon), sizes)
+        return spectral_groupings(class_affinity(confusion, normalize, epsilon), sizes, diagonal=diagonal)
     if embeddings is None or stage not in embeddings:
         raise PlanError(f"method 'kmeans' needs embeddings of stage '{stage}', one row per class; none were given")
     if len(embeddings[stage]) != len(confusion):
@@ -263,6 +269,7 @@ def _notes(study: Study, epsilon: float, seed: int) -> dict[str, Any]:
         "theta_degrees": reference["theta_degrees"],
         "aspect": reference["aspect"],
         "normalize": study.normalize,
+        "diagonal": study.diagonal,
         "epsilon": epsilon,
         "seed": seed,
         # Nothing is known of these classes: where they are grouped means nothing.

@@ -14,6 +14,7 @@ from hs3seg.config import (
     FolderData,
     HuggingFaceData,
     NYUv2Data,
+    PlantedData,
     VocData,
 )
 from hs3seg.data import (
@@ -28,6 +29,7 @@ from hs3seg.data import (
     HuggingFace,
     NYUv2,
     PascalVOC,
+    PlantedScenes,
     SegmentationDataset,
     Subset,
     TrainingLoader,
@@ -100,11 +102,13 @@ def _open(data: DataConfig, split: str, seed: int) -> SegmentationDataset:
                 stream_samples=data.stream_samples,
                 cache=Path(data.download_folder) if data.download_folder else None,
             )
-        case DigitsData():
+        case DigitsData() | PlantedData():
             sizes = dict(zip(("train", "val", "test"), data.num_images, strict=True))
             if split not in sizes:
-                raise ConfigError(f"digits has no split '{split}'; allowed: {', '.join(sizes)}")
-            return DigitScenes(split, sizes[split], size=data.size, seed=seed)
+                raise ConfigError(f"{data.kind} has no split '{split}'; allowed: {', '.join(sizes)}")
+            if isinstance(data, DigitsData):
+                return DigitScenes(split, sizes[split], size=data.size, seed=seed)
+            return PlantedScenes(split, sizes[split], data.size, seed, num_shapes=data.shapes, mixed=data.mixed)
 
 
 def folder_taxonomy(data: FolderData) -> Taxonomy:
@@ -124,7 +128,7 @@ def folder_taxonomy(data: FolderData) -> Taxonomy:
 def make_dataset(config: Config, split: str) -> SegmentationDataset:
     """A split of the config's data, by the data set's own name of it."""
     data = config.data
-    if data.kind not in ("digits", "huggingface"):  # these have no root
+    if data.kind not in ("digits", "planted", "huggingface"):  # these have no root
         if not data.root:
             raise ConfigError(f"data.root is empty; say where the {data.kind} data is: --data.root FOLDER")
         if not Path(data.root).is_dir():

@@ -107,6 +107,7 @@ def make_online(config: Config, plan: SupervisionPlan, order: Order | None = Non
     online = OnlinePlan(
         **settings.model_dump() | ({"order": order} if order else {}),
         normalize=analysis.normalize,
+        diagonal=analysis.diagonal,
         theta_degrees=analysis.theta_degrees,
         aspect=analysis.aspect,
     )

@@ -15,6 +15,7 @@ from hs3seg.config.data import (
     FolderData,
     HuggingFaceData,
     NYUv2Data,
+    PlantedData,
     VocData,
 )
 from hs3seg.config.load import apply_overrides, config_from_dict, describe_keys, load_config, without_other_kinds
@@ -44,6 +45,7 @@ __all__ = [
     "LossConfig",
     "NYUv2Data",
     "NetworkConfig",
+    "PlantedData",
     "SupervisionConfig",
     "TrainConfig",
     "VocData",

@@ -208,6 +208,20 @@ class DigitsData(_Data):
     size: Size = Field((96, 128), description="height and width of a scene in pixels")
 
 
+class PlantedData(_Data):
+    """Scenes whose groups are known beforehand."""
+
+    kind: Literal["planted"] = Field("planted", description="scenes drawn on the fly whose early groups are known")
+    num_images: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = Field(
+        (512, 192, 192), description="scenes in train, val, test"
+    )
+    size: Size = Field((80, 96), description="height and width of a scene in pixels")
+    shapes: Literal[2, 3] = Field(2, description="shapes of an object: disc, ring, triangle")
+    mixed: bool = Field(
+        False, description="half of the surfaces, and the background, are one class each; else it is ignored"
+    )
+
+
 DataConfig = (
     FolderData
     | CamVidData
@@ -218,6 +232,7 @@ DataConfig = (
     | Ade20kData
     | HuggingFaceData
     | DigitsData
+    | PlantedData
 )
 """Where images and masks come from; `kind` says which."""
 

@@ -48,6 +48,11 @@ class SupervisionConfig(Section):
     normalize: Literal["true", "none"] = Field(
         "true", description="true = rows of the confusion matrix are divided by their sums"
     )
+    diagonal: Literal["drop", "keep"] = Field(
+        "drop",
+        description="keep = a class is near to itself when classes are clustered, so that one that is hardly confused"
+        " may stand alone; drop = as scikit-learn",
+    )
     theta_degrees: Annotated[float, Field(ge=0, le=90)] | None = Field(
         None, description="angle of the trade-off line; none = the ratio rule (Sec. 3.1.2)"
     )
@@ -229,6 +234,10 @@ class Config(Section):
         for section, keys in _WITHOUT_EFFECT.items():
             for key in keys:
                 values[section].pop(key, None)
+        for section, added in _ADDED_LATER.items():
+            for key, usual in added.items():
+                if values[section][key] == usual:
+                    values[section].pop(key)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def save(self, path: Path) -> None:
@@ -241,6 +250,9 @@ _WITHOUT_EFFECT = {
     "supervision": ("plan",),
     "train": ("evaluate_every", "checkpoint_seconds", "log_steps", "tensorboard", "threads"),
 }
+
+_ADDED_LATER = {"supervision": {"diagonal": "drop"}}
+"""Keys that runs of earlier versions knew nothing of; at their usual value they leave a run what it was."""
 
 
 def without_none(values: Any) -> Any:

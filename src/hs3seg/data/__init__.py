@@ -17,6 +17,7 @@ from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
 from hs3seg.data.init_files import write_init
 from hs3seg.data.loader import EvaluationLoader, TrainingLoader
 from hs3seg.data.nyuv2 import NYUv2
+from hs3seg.data.planted import PlantedScenes, planted_grouping, planted_taxonomy
 from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of, notes_of, source_of
 from hs3seg.data.splits import Subset, analysis_split
 from hs3seg.data.statistics import LabelStatistics, class_frequencies
@@ -44,6 +45,7 @@ __all__ = [
     "LabelStatistics",
     "NYUv2",
     "PascalVOC",
+    "PlantedScenes",
     "Sample",
     "SegmentationDataset",
     "Subset",
@@ -56,6 +58,8 @@ __all__ = [
     "hha",
     "infer_taxonomy",
     "notes_of",
+    "planted_grouping",
+    "planted_taxonomy",
     "propose_taxonomy",
     "read_depth",
     "read_image",

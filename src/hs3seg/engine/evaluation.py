@@ -21,6 +21,7 @@ from hs3seg.analysis import (
     pixel_accuracy,
     share_of_errors_inside,
 )
+from hs3seg.analysis.per_image import PerImage, PerImageCounter
 from hs3seg.data import EvaluationLoader
 from hs3seg.engine.progress import Reporter
 from hs3seg.engine.protocol import Protocol, segment
@@ -60,6 +61,7 @@ class Evaluation:
         protocol: How the images were looked at.
         boundaries: Boundary pixels, where asked for.
         counters: What else was counted.
+        per_image: The counts of every image by itself, where asked for.
     """
 
     split: str
@@ -74,6 +76,7 @@ class Evaluation:
     protocol: Protocol = field(default_factory=Protocol)
     boundaries: BoundaryCounter | None = None
     counters: Sequence[Counter] = ()
+    per_image: PerImage | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; a class that the truth lacks has the value null."""
@@ -139,6 +142,7 @@ def evaluate(
     protocol: Protocol | None = None,
     boundaries: bool = False,
     counters: Sequence[Counter] = (),
+    per_image: bool = False,
     label: str = "evaluate",
 ) -> Evaluation:
     """Runs a model over a split and counts.
@@ -158,6 +162,7 @@ def evaluate(
         protocol: Scales, mirrored, sliding window; None = one look at every image.
         boundaries: Also count for boundary F and boundary IoU.
         counters: What else to count from the final predictions.
+        per_image: Also keep the counts of every image by itself.
         label: Shown in progress.
     """
     taxonomy = loader.dataset.taxonomy
@@ -168,9 +173,9 @@ def evaluate(
     was_training = model.training
     model = runtime.place(model).eval()
     groupings = {stage.stage: stage.grouping for stage in model.plan.stages}
-    counter = ConfusionCounter(
-        groupings | {"final": Grouping.identity(taxonomy.num_classes)}, taxonomy.ignore_index, runtime.device
-    )
+    all_groupings = groupings | {"final": Grouping.identity(taxonomy.num_classes)}
+    counter = ConfusionCounter(all_groupings, taxonomy.ignore_index, runtime.device)
+    single = PerImageCounter(all_groupings, taxonomy.ignore_index) if per_image else None
     all_ignored: list[str] = []
     num_images = 0
     means = ClassMeans(taxonomy.num_classes, model.stages) if with_embeddings else None
@@ -193,6 +198,9 @@ def evaluate(
             for i, (index, name) in enumerate(zip(batch.indices, batch.names, strict=True)):
                 if bool((batch.masks[i] == taxonomy.ignore_index).all()):
                     all_ignored.append(name)
+                if single is not None:
+                    outcome = {stage: value[i].cpu().numpy() for stage, value in predictions.items()}
+                    single.add(index, name, batch.masks[i].numpy(), outcome)
                 if edges is not None or counters:
                     truth, final = batch.masks[i].numpy(), predictions["final"][i].long().cpu().numpy()
                     if edges is not None:
@@ -208,6 +216,8 @@ def evaluate(
         edges.counts = {name: _summed(value, runtime) for name, value in edges.counts.items()}
     for other in counters:
         other.counts = {name: _summed(value, runtime) for name, value in other.counts.items()}
+    if single is not None:
+        single.images = runtime.gather(single.images)
     return Evaluation(
         split=loader.dataset.split,
         confusions={stage: runtime.sum(count).cpu().numpy() for stage, count in counter.counts.items()},
@@ -224,6 +234,7 @@ def evaluate(
         protocol=protocol,
         boundaries=edges,
         counters=counters,
+        per_image=single.result() if single is not None else None,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hs3seg.analysis import SupervisionPlan, analyze, load_confusions, load_embeddings, save_confusions
+from hs3seg.analysis import OnlinePlan, SupervisionPlan, analyze, load_confusions, load_embeddings, save_confusions
+from hs3seg.analysis.per_image import save_per_image
 from hs3seg.builders import (
     Trained,
     bridged,
@@ -135,23 +136,25 @@ def analyze_step(session: Session, weights: Path, out: Path, *, split: str = "an
     Args:
         session: Config, runtime and progress.
         weights: Weight file of phase one, or its folder.
-        out: Folder for confusion.npz, and for embeddings.npz with the method kmeans.
+        out: Folder for confusion.npz and per_image.npz, and for embeddings.npz with the method kmeans.
         split: Split to measure on.
 
     Returns:
         Path of confusion.npz.
     """
-    path = out / "confusion.npz"
+    path, per_image = out / "confusion.npz", out / "per_image.npz"
     needs_embeddings = session.config.supervision.method == "kmeans"
-    if path.exists() and (not needs_embeddings or (out / "embeddings.npz").exists()):
+    if path.exists() and per_image.exists() and (not needs_embeddings or (out / "embeddings.npz").exists()):
         session.reporter.say("analysis: already done")
         return path
     trained = load_trained(weights)
-    result = _evaluate(session, trained, split, with_embeddings=needs_embeddings, label="analysis")
+    result = _evaluate(session, trained, split, with_embeddings=needs_embeddings, per_image=True, label="analysis")
     if session.runtime.is_main:
         out.mkdir(parents=True, exist_ok=True)
         if needs_embeddings:
             _save_arrays(out / "embeddings.npz", result.embeddings)
+        if result.per_image is not None:
+            save_per_image(per_image, result.per_image)
         save_confusions(path, result.confusions)
     session.runtime.barrier()
     return path
@@ -173,6 +176,7 @@ def plan_step(session: Session, confusion: Path, taxonomy: Taxonomy, plan_path: 
         taxonomy.names,
         method=settings.method,
         normalize=settings.normalize,
+        diagonal=settings.diagonal,
         theta_degrees=settings.theta_degrees,
         aspect=settings.aspect,
         gamma=settings.gamma,
@@ -215,12 +219,15 @@ def evaluate_step(
         protocol=make_protocol(settings),
         boundaries=settings.boundaries,
         counters=[instances] if instances else [],
+        per_image=True,
         label=f"evaluate on {split}",
     )
     values = result.to_dict()
     if session.runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         save_confusions(folder / f"confusion-{split}.npz", result.confusions)
+        if result.per_image is not None:
+            save_per_image(folder / f"confusion-per-image-{split}.npz", result.per_image)
         _save_arrays(folder / f"samples-{split}.npz", result.samples)
         write_json(path, values)
     session.runtime.barrier()
@@ -357,7 +364,8 @@ def plan_groups(plan: SupervisionPlan) -> list[Any]:
     if plan.heads != "groups":
         found.append(plan.heads)
     if plan.online is not None:
-        found.append(plan.online.to_dict())
+        usual = OnlinePlan().to_dict()
+        found.append({"online": {key: v for key, v in plan.online.to_dict().items() if v != usual.get(key)}})
     return found
 
 

@@ -15,6 +15,7 @@ from hs3seg.analysis import (
     spectral_groupings,
 )
 from hs3seg.errors import PlanError
+from hs3seg.taxonomy import Grouping
 from tests.conftest import shared
 
 BLOCKS = np.repeat([0, 1, 2, 3], [3, 2, 4, 1])
@@ -155,3 +156,38 @@ def test_matrices_that_are_no_affinity_are_refused(value: float) -> None:
         class_affinity(np.ones((4, 4)), epsilon=-1)
     with pytest.raises(PlanError, match="negative or infinite"):
         class_affinity(np.full((4, 4), -1))
+
+
+def blocks_and_single_classes(noise: float, seed: int) -> tuple[np.ndarray, Grouping]:
+    """Two blocks of three classes, of which 60 % of a class's pixels are right, four classes that are known alone, and
+    `noise` as its share of the pixels, most of it between few pairs of classes."""
+    truth = Grouping.from_groups([[0, 1, 2], [3, 4, 5], [6], [7], [8], [9]], 10)
+    same = np.equal.outer(truth.assignment, truth.assignment)
+    share = np.where(same, 0.2, 0.0)
+    np.fill_diagonal(share, np.where(same.sum(1) > 1, 0.6, 1.0))
+    spread = np.random.default_rng(seed).random((10, 10)) ** 4
+    share = (1 - noise) * share + noise * spread / spread.sum(1, keepdims=True)
+    return np.rint(share * 100_000).astype(np.int64), truth
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.1, 0.25])
+def test_with_the_diagonal_kept_a_class_that_is_hardly_confused_stands_alone(noise: float) -> None:
+    for seed in range(20):
+        counts, truth = blocks_and_single_classes(noise, seed)
+        assert spectral_groupings(class_affinity(counts), [6], diagonal="keep")[6] == truth
+
+
+def test_without_the_diagonal_it_is_mostly_missed_under_noise() -> None:
+    """Why the option is there: the usual Laplacian forgets how well a class is known."""
+    drawn = [blocks_and_single_classes(0.25, seed) for seed in range(20)]
+    found = [spectral_groupings(class_affinity(counts), [6])[6] == truth for counts, truth in drawn]
+    assert sum(found) < 10
+
+
+def test_the_diagonal_counts_only_where_it_is_kept() -> None:
+    affinity = class_affinity(blocks_and_single_classes(0.1, 0)[0])
+    lifted = affinity + np.diag(np.arange(10.0))
+    assert spectral_groupings(affinity) == spectral_groupings(lifted)
+    assert spectral_groupings(affinity, diagonal="keep") != spectral_groupings(lifted, diagonal="keep")
+    with pytest.raises(PlanError, match="diagonal = 'both'; allowed: 'drop', 'keep'"):
+        spectral_groupings(affinity, diagonal="both")  # type: ignore[arg-type]

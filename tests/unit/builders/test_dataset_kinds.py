@@ -93,7 +93,7 @@ def test_caches_wrap_any_kind(tmp_path: Path) -> None:
     assert len(list(cache.iterdir())) == 2  # other options are another data set
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"digits", "huggingface"}))
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"digits", "planted", "huggingface"}))
 def test_a_missing_root_is_said(kind: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data.root is empty; say where"):
         opened("train", kind=kind)

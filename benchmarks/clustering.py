@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.cluster import SpectralClustering  # loads every BLAS, so that all of them can be limited
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.rows import Row, arguments, in_fresh_process, in_turn, peak_bytes, ratios, save_told
@@ -38,8 +39,6 @@ def confusion(classes: int, skill: float, seed: int) -> NDArray[np.int64]:
 
 def scikit_learn(affinity: NDArray[np.float64], sizes: range) -> dict[int, Grouping]:
     """One clustering per size, each with an eigendecomposition of its own."""
-    from sklearn.cluster import SpectralClustering
-
     found = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -100,16 +99,16 @@ def large_rows(classes: int, repeats: int) -> list[Row]:
     ]
 
 
-def rows(*, quick: bool = False, repeats: int = 5) -> Iterator[Row]:
+def rows(*, quick: bool = False, repeats: int = 9) -> Iterator[Row]:
     """All rows, one after another."""
     yield speed_row(20 if quick else 150, 2 if quick else repeats)
-    yield from large_rows(60 if quick else 1000, 1 if quick else 3)
+    yield from large_rows(60 if quick else 1000, 1 if quick else 2)
 
 
 def main() -> None:
     """Measures and adds the rows to results.json."""
     parser = arguments(__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--probe", type=int, help=SUPPRESS)
     options = parser.parse_args()
     if options.probe:

@@ -22,6 +22,9 @@ RESULTS = Path("docs/benchmarks")
 QUICK = Path("build/benchmarks")
 
 
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
+
+
 @dataclass(frozen=True)
 class Row:
     """One figure.
@@ -67,8 +70,20 @@ class Row:
         return values | {"reached": self.reached, "command": command, "commit": commit()}
 
 
-def in_turn(sides: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each side, repeat by repeat; the order changes from repeat to repeat."""
+def in_turn(
+    sides: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each side, repeat by repeat; the order changes from repeat to repeat.
+
+    Args:
+        sides: Name -> the work.
+        repeats: How often.
+        warm_up: Untimed repeats before.
+        clock: `time.process_time` leaves out the time in which other processes had the core.
+    """
     names = list(sides)
     for name in names * warm_up:
         sides[name]()
@@ -76,9 +91,9 @@ def in_turn(sides: Mapping[str, Callable[[], Any]], repeats: int, warm_up: int =
     for repeat in range(repeats):
         for name in names if repeat % 2 == 0 else reversed(names):
             gc.collect()
-            began = time.perf_counter()
+            began = clock()
             sides[name]()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock() - began)
     return seconds
 
 
@@ -115,8 +130,12 @@ def _status(key: str) -> int:
 
 
 def in_fresh_process(command: Sequence[str], threads: int = 1) -> dict[str, Any]:
-    """Runs a command and reads the JSON that its last line holds. Memory is measured so, for allocators keep pages."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    """Runs a command and reads the JSON that its last line holds.
+
+    Memory is measured so, for allocators keep pages: glibc is told to give back what is freed, else the peak of a
+    process is that of its heap, which differs by some percent from one process to the next.
+    """
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} | _GIVE_BACK
     done = subprocess.run(list(command), capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")

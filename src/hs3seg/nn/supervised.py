@@ -1,16 +1,19 @@
 """Any network with supervised stages, and the way back to the plain one."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hs3seg.analysis import SupervisionPlan, deep_supervision
 from hs3seg.errors import NetworkError
 from hs3seg.nn.heads import ClassHead, ProbedHead, StageHead
-from hs3seg.nn.maps import Layout, final_logits, layouts_of, merge_maps
+from hs3seg.nn.maps import Layout, final_logits, layouts_of, merge_maps, tensors_of
 from hs3seg.nn.taps import Stages, dry_run, examination_images, find_stages, like_weights
 from hs3seg.taxonomy import Grouping
 
@@ -76,6 +79,8 @@ class Supervised(nn.Module):
         self.plan = plan
         self._caught: dict[str, list[Any]] = {}
         self._catching = False
+        self._early = False
+        self._image: tuple[int, int] = (0, 0)
         inside = _stages_inside(net, plan)
         self._tapped = tuple(stage for stage in plan.stage_names if stage not in inside)
         modules = dict(net.named_modules())
@@ -87,6 +92,7 @@ class Supervised(nn.Module):
         self.heads = nn.ModuleDict({_key(stage): self._head(widths[stage], groupings[stage]) for stage in self._tapped})
         weight = like_weights(example, net)
         self.heads.to(weight.device, weight.dtype)
+        self._changed_later: set[str] = set()  # stages whose outputs the network writes to after they ran
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -103,7 +109,7 @@ class Supervised(nn.Module):
             stage -> (N, k_i, h_i, w_i) at the stage's own resolution; `final` -> (N, K, h, w). In training with an
             online plan also `probe_name(stage)` -> (N, K, h_i, w_i).
         """
-        return self.forward_with_features(images)[0]
+        return self._forward(images, with_features=False)[0]
 
     def forward_with_features(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """As `forward`, and the merged features (N, C_i, h_i, w_i) of every tapped stage (of its last pass).
@@ -111,9 +117,14 @@ class Supervised(nn.Module):
         Raises:
             NetworkError: a stage did not run, or the network was stripped.
         """
+        return self._forward(images, with_features=True)
+
+    def _forward(self, images: Tensor, *, with_features: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         # Only in this very pass: activation checkpointing runs stages again during the backward pass.
         self._caught.clear()
+        self._image = (images.shape[-2], images.shape[-1])
         self._catching = True
+        self._early = not with_features and self.training and torch.is_grad_enabled() and not _compiling()
         given = self._run(images)
         self._catching = False
         missed = [stage for stage in self._tapped if stage not in self._caught]
@@ -122,23 +133,20 @@ class Supervised(nn.Module):
                 f"stage '{missed[0]}' was not caught: after strip() call the network itself, and choose stages that"
                 " every forward pass runs"
             )
-        size = (images.shape[-2], images.shape[-1])
-        maps = {
-            stage: [merge_maps(caught, stage, size, self._layouts[stage]) for caught in self._caught[stage]]
-            for stage in self._tapped
-        }
         # Nothing is kept: features would hold on to the graph and break deepcopy.
+        caught = {stage: self._caught[stage] for stage in self._tapped}
         self._caught.clear()
+        features: dict[str, Tensor] = {}
+        tapped: dict[str, Tensor] = {}
         probes: dict[str, Tensor] = {}
-        if self._probed and self.training:
-            tapped = {}
-            for stage in self._tapped:
-                tapped[stage], probes[probe_name(stage)] = self._probed_head(stage).twice(maps[stage][-1])
-        else:
-            tapped = {stage: self._logits(stage, maps[stage], given) for stage in self._tapped}
+        for stage, passes in caught.items():
+            found = [self._late(stage, one, features) for one in passes]
+            tapped[stage] = self._joined([logits for logits, _ in found], given)
+            if found[-1][1] is not None:
+                probes[probe_name(stage)] = found[-1][1]
         names = [*self.stages, "final", *(self.auxiliary if self.training else ())]
         outputs = {name: value for name in names if (value := tapped.get(name, given.get(name))) is not None}
-        return outputs | probes, {stage: found[-1] for stage, found in maps.items()}
+        return outputs | probes, features
 
     @property
     def auxiliary(self) -> Mapping[str, float]:
@@ -168,22 +176,59 @@ class Supervised(nn.Module):
             return ProbedHead(width, grouping.num_classes)
         return ClassHead(width, grouping) if self.plan.heads == "classes" else StageHead(width, grouping.num_groups)
 
-    def _probed_head(self, stage: str) -> ProbedHead:
-        head = self.heads[_key(stage)]
-        assert isinstance(head, ProbedHead)
-        return head
-
-    def _logits(self, stage: str, maps: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
-        logits = [self.heads[_key(stage)](m) for m in maps]
+    def _joined(self, logits: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
         if len(logits) == 1:
-            single: Tensor = logits[0]
-            return single
+            return logits[0]
         joint: Tensor = cast("Any", self.net).join(*logits, given)
         return joint
 
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        if self._catching:
-            self._caught.setdefault(stage, []).append(output)
+        if not self._catching:
+            return
+        # Inside somebody's own checkpoint the stage runs again without us: there the head has to wait.
+        lean = self._early and torch.is_grad_enabled() and stage not in self._changed_later and not _saving_is_hooked()
+        self._caught.setdefault(stage, []).append(self._lean(stage, output) if lean else output)
+
+    def _lean(self, stage: str, output: Any) -> "_Early":
+        """Runs a stage's head at once, and again in the backward pass, so that none of its activations is kept.
+
+        They are made again when the backward pass reaches the stage, and by then those of all later stages are gone:
+        supervision costs no memory at the peak, and the head's forward pass once more.
+        """
+        tensors = tuple(tensors_of(output))
+        contexts = partial(_contexts, self.heads[_key(stage)])
+        found = checkpoint(
+            lambda *_: self._through_head(stage, output),
+            *tensors,
+            use_reentrant=False,
+            preserve_rng_state=False,  # heads draw nothing
+            context_fn=contexts,
+        )
+        return _Early(output, tuple((tensor, tensor._version) for tensor in tensors), found)
+
+    def _late(self, stage: str, caught: Any, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Logits and probe of one pass; fills in the merged features where the head had not been run yet."""
+        if not isinstance(caught, _Early):
+            features[stage] = self._merged(stage, caught)
+            return self._head_outputs(stage, features[stage])
+        if all(tensor._version == version for tensor, version in caught.tensors):
+            return caught.found
+        # The network has written to the stage's output since: what a second run would see is not what the first saw.
+        self._changed_later.add(stage)
+        with _FrozenStatistics(self.heads[_key(stage)]):
+            return self._through_head(stage, caught.output)
+
+    def _through_head(self, stage: str, output: Any) -> tuple[Tensor, Tensor | None]:
+        return self._head_outputs(stage, self._merged(stage, output))
+
+    def _merged(self, stage: str, output: Any) -> Tensor:
+        return merge_maps(output, stage, self._image, self._layouts[stage])
+
+    def _head_outputs(self, stage: str, merged: Tensor) -> tuple[Tensor, Tensor | None]:
+        head = self.heads[_key(stage)]
+        if self.training and isinstance(head, ProbedHead):
+            return head.twice(merged)
+        return head(merged), None
 
     def _examine(self, example: Tensor) -> tuple[dict[str, int], dict[str, tuple[Layout, ...]]]:
         """Channels and layouts of every tapped stage, by a dry run."""
@@ -192,7 +237,7 @@ class Supervised(nn.Module):
         images = examination_images(self.net, example)
         modes = {module: module.training for module in self.net.modules()}
         self.net.eval()
-        self._catching = True
+        self._catching, self._early = True, False
         try:
             with torch.no_grad():
                 logits = final_logits(self.net(like_weights(images, self.net)))
@@ -227,6 +272,51 @@ def _stages_inside(net: nn.Module, plan: SupervisionPlan) -> Mapping[str, int]:
                 " this plan"
             )
     return inside
+
+
+@dataclass(frozen=True)
+class _Early:
+    """A stage whose head ran as soon as the stage had: its output, its tensors as they were, logits and probe."""
+
+    output: Any
+    tensors: tuple[tuple[Tensor, int], ...]
+    found: tuple[Tensor, Tensor | None]
+
+
+class _FrozenStatistics(AbstractContextManager[None]):
+    """A head's second run: BatchNorm's running statistics do not move again, and the same tensors are saved.
+
+    It can be entered again: a graph that is retained makes the activations anew each time it is walked.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        self._norms = [module for module in head.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self._before: list[tuple[float | None, Tensor | None]] = []
+
+    def __enter__(self) -> None:
+        self._before = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *_: object) -> None:
+        for norm, (momentum, tracked) in zip(self._norms, self._before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+
+def _contexts(head: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Of a head's first run and of the second."""
+    return nullcontext(), _FrozenStatistics(head)
+
+
+def _saving_is_hooked() -> bool:
+    """Whether somebody watches what autograd saves: activation checkpointing around the stage, or moving to the CPU."""
+    hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return hooks is None or hooks(True) is not None
+
+
+def _compiling() -> bool:
+    """torch.compile chooses by itself what is made again."""
+    return torch.compiler.is_compiling()
 
 
 def probe_name(stage: str) -> str:

@@ -78,7 +78,17 @@ def test_one_gpu_sends_nothing_and_only_computes() -> None:
     assert sent == [0.0] * 5
     assert found["efficiency"] == 1.0
     # 2 crops, three passes of 2 x 10^9 operations, at a fifth of 312 TFLOP/s
-    assert found["step"] == pytest.approx(2 * 3 * 2e9 / (0.2 * 312e12))
+    assert found["arithmetic"] == pytest.approx(2 * 3 * 2e9 / (0.2 * 312e12))
+    assert found["launches"] == pytest.approx(10 * 10 * 5e-6)
+    assert found["step"] == found["launches"]  # the larger one
+
+
+def test_the_slowest_of_arithmetic_memory_and_launches_decides() -> None:
+    machine = replace(Machine(), launch_us=0.0)
+    assert predict(WORK, machine, 1)["step"] == predict(WORK, machine, 1)["arithmetic"]
+    found = predict(replace(WORK, activations=10**9), machine, 1)
+    # 2 crops of 10^9 values of 2 bytes, touched five times, at 2000 GB/s
+    assert found["step"] == found["touched"] == pytest.approx(2 * 1e9 * 2 * 5 / 2e12)
 
 
 def test_the_volumes_of_eight_gpus_by_hand() -> None:

@@ -823,7 +823,8 @@ def _processes(values: dict[str, Any]) -> str:
     return (
         "## Processes\n\n`torch.distributed.run` with `hs3seg train` on digit scenes of 192x256 pixels held in memory,"
         " one thread per process, gloo; images per second as log.jsonl says. There are two cores: four processes share"
-        " them, so at best they are as fast as two. The matrices are those of two stages and the final output, int64;"
+        " them, so at best they are as fast as two. This is wall time, and other work ran on the machine: look at the"
+        " lowest and highest. The matrices are those of two stages and the final output, int64;"
         " the loop reduces them one after another, once per evaluation.\n\n![processes](scaling-processes.png)\n\n"
         + "\n".join(lines)
         + "\n\nThe all-reduce alone, processes waiting for each other first; in the loop a part of it is hidden behind"

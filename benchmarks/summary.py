@@ -105,7 +105,10 @@ def table(rows: Mapping[str, Values]) -> str:
 
 def section(name: str, rows: Mapping[str, Values]) -> str:
     """Title, command and table of one benchmark."""
-    sources = dict.fromkeys(f"`{row['command']}` (commit {row['commit']})" for row in rows.values())
+    commits: dict[str, dict[str, None]] = {}
+    for row in rows.values():
+        commits.setdefault(row["command"], {})[row["commit"]] = None
+    sources = [f"`{command}` (commit {', '.join(found)})" for command, found in commits.items()]
     page = f" All rows: [{name}]({name}/README.md)." if name in ("runtimes", "loader") else ""
     return f"## {TITLES.get(name, name)}\n\n{', '.join(sources)}.{page}\n\n{table(rows)}"
 

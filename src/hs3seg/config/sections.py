@@ -42,6 +42,7 @@ class SupervisionConfig(Section):
     )
     gamma: Annotated[float, Field(ge=0)] = Field(0.4, description="weight of every stage's loss (Eq. 1)")
     plan: str = Field("", description="a hand-written plan.toml for the arm hs3; then phase one is not needed")
+    manual_plan: str = Field("", description="a hand-written plan.toml for the arm manual")
     method: Literal["spectral", "kmeans", "constant_ratio"] = Field(
         "spectral", description="how classes are grouped (Sec. 3.1.3)"
     )
@@ -190,26 +191,35 @@ class EvaluationConfig(Section):
     boundaries: bool = Field(False, description="also boundary F-score and boundary IoU; costs time")
 
 
+ArmName = Literal[
+    "none",
+    "none_long",
+    "deep_supervision",
+    "deep_supervision_long",
+    "hs3",
+    "hs3_fuse",
+    "hs3_class_heads",
+    "hs3_diagonal",
+    "online",
+    "online_coarse_to_fine",
+    "kmeans",
+    "manual",
+    "random",
+    "reversed",
+]
+
+
 class Config(Section):
     """A complete run."""
 
     name: str = Field(description="name of the run, also of its folder")
     run_dir: str = Field("", description="folder of the run; empty = runs/NAME")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of initial weights, data order, augmentation and splits")
-    arms: tuple[
-        Literal[
-            "none",
-            "deep_supervision",
-            "hs3",
-            "hs3_fuse",
-            "hs3_class_heads",
-            "online",
-            "online_coarse_to_fine",
-            "random",
-            "reversed",
-        ],
-        ...,
-    ] = Field(("none", "deep_supervision", "hs3"), description="what to train; random and reversed are controls")
+    arms: tuple[ArmName, ...] = Field(
+        ("none", "deep_supervision", "hs3"),
+        description="what to train; random and reversed are controls, the long ones see as many images as both phases"
+        " of HS3",
+    )
     data: Annotated[DataConfig, Field(discriminator="kind")]
     augment: AugmentConfig
     network: NetworkConfig = NetworkConfig()
@@ -247,7 +257,7 @@ class Config(Section):
 
 _WITHOUT_EFFECT = {
     "data": ("root", "num_workers", "cache", "disk_cache", "disk_cache_gib", "hha_cache", "evaluate_splits"),
-    "supervision": ("plan",),
+    "supervision": ("plan", "manual_plan"),
     "train": ("evaluate_every", "checkpoint_seconds", "log_steps", "tensorboard", "threads"),
 }
 

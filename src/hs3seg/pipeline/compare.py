@@ -7,13 +7,14 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from hs3seg.analysis import compare_arms
 from hs3seg.config import Config
-from hs3seg.errors import ConfigError, RunFolderError
+from hs3seg.config.sections import ArmName
+from hs3seg.errors import ConfigError, RunFolderError, nearest
 from hs3seg.files import write_json
 from hs3seg.pipeline.run import run
 from hs3seg.report.comparison import SplitComparison, write_comparison
@@ -23,7 +24,7 @@ REFERENCES = ("deep_supervision", "none")
 
 
 def compare(
-    config: Config, arms: Sequence[str], seeds: Sequence[int], out: Path, *, quiet: bool = False
+    config: Config, arms: Sequence[str], seeds: Sequence[int], out: Path, *, against: str = "", quiet: bool = False
 ) -> dict[str, Any]:
     """Trains every arm with every seed and compares them, paired by seed.
 
@@ -36,6 +37,7 @@ def compare(
         arms: What to train.
         seeds: Of initial weights, data order, augmentation and splits.
         out: Folder of the comparison.
+        against: See `compare_runs`.
         quiet: Show no progress.
 
     Returns:
@@ -51,19 +53,22 @@ def compare(
         folder = out / f"seed-{seed}"
         own = config.model_copy(update={"seed": seed, "run_dir": str(folder), "arms": tuple(arms)})
         run(own, resume=folder.exists(), quiet=quiet)
-    return compare_runs(out, config.name, _command())
+    return compare_runs(out, config.name, _command(), against=against)
 
 
-def compare_runs(out: Path, name: str, command: str = "") -> dict[str, Any]:
+def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") -> dict[str, Any]:
     """The page and results.json of all run folders OUT/seed-S, whole or partial.
 
     Args:
         out: Folder of the comparison.
         name: Its title.
         command: That made it; empty = the one that results.json tells of.
+        against: Arm that the others are compared with; empty = deep supervision where it is there. HS3 against
+            `deep_supervision_long` is a comparison at equal compute.
 
     Raises:
         RunFolderError: no evaluated run there.
+        ConfigError: no arm `against` there.
     """
     told_before = out / "results.json"
     if not command:
@@ -80,7 +85,10 @@ def compare_runs(out: Path, name: str, command: str = "") -> dict[str, Any]:
     splits = [split for split in dict.fromkeys([*told, *sorted(there)]) if split in there]
     if not splits:
         raise RunFolderError(f"'{out}' holds no evaluated run; expected {out}/seed-0/arms/ARM/evaluation-SPLIT.json")
-    compared = [c for split in splits if (c := _compare_split(found, split)) is not None]
+    arms = list(dict.fromkeys(arm for own in found.values() for arm in own))
+    if against and against not in arms:
+        raise ConfigError(f"--against {against}: '{out}' holds no such arm; {nearest(against, arms)}")
+    compared = [c for split in splits if (c := _compare_split(found, split, against)) is not None]
     facts = {seed: json.loads((path / "run.json").read_text()) for seed, path in runs.items()}
     results = {
         "name": name,
@@ -113,7 +121,9 @@ def _evaluations(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     return arms
 
 
-def _compare_split(found: dict[int, dict[str, dict[str, dict[str, Any]]]], split: str) -> SplitComparison | None:
+def _compare_split(
+    found: dict[int, dict[str, dict[str, dict[str, Any]]]], split: str, against: str = ""
+) -> SplitComparison | None:
     scores: dict[str, dict[int, float]] = {}
     per_class: dict[str, dict[int, dict[str, float]]] = {}
     for seed, arms in found.items():
@@ -122,7 +132,7 @@ def _compare_split(found: dict[int, dict[str, dict[str, dict[str, Any]]]], split
                 scores.setdefault(arm, {})[seed] = own[split]["miou"]
                 iou = {name: np.nan if v is None else v for name, v in own[split]["iou"].items()}
                 per_class.setdefault(arm, {})[seed] = iou
-    reference = next((arm for arm in (*REFERENCES, *scores) if arm in scores), None)
+    reference = next((arm for arm in (against, *REFERENCES, *scores) if arm in scores), None)
     if reference is None:
         return None
     order = {arm: scores[arm] for arm in (*_ORDER, *scores) if arm in scores}
@@ -138,7 +148,7 @@ def _compare_split(found: dict[int, dict[str, dict[str, dict[str, Any]]]], split
     return SplitComparison(split, reference, comparisons, differences)
 
 
-_ORDER = ("none", "deep_supervision", "hs3", "hs3_fuse", "online", "kmeans", "manual", "random", "reversed")
+_ORDER = get_args(ArmName)
 
 
 def _by_arm(

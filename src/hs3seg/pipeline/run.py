@@ -4,23 +4,21 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hs3seg import __version__
-from hs3seg.analysis import SupervisionPlan, deep_supervision, no_supervision, random_control, reversed_order
-from hs3seg.builders import make_fuse, make_network, make_online, make_stages
+from hs3seg.analysis import SupervisionPlan
+from hs3seg.builders import make_network, make_stages
 from hs3seg.config import Config
 from hs3seg.errors import RunFolderError
 from hs3seg.files import write_json
+from hs3seg.pipeline.arms import Setting, arm_epochs, arm_plan, arm_split
 from hs3seg.pipeline.steps import (
     Session,
-    analyze_step,
     evaluate_step,
     open_session,
-    plan_step,
     profile_step,
     train_step,
 )
@@ -50,23 +48,24 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
     for split in config.data.evaluate_splits:
         session.dataset(split)
     stages = make_stages(config, make_network(config, taxonomy))
-    if config.supervision.plan:
-        SupervisionPlan.load(Path(config.supervision.plan)).check(taxonomy.names)
+    for plan in (config.supervision.plan, config.supervision.manual_plan):
+        if plan:
+            SupervisionPlan.load(Path(plan)).check(taxonomy.names)
+    if "manual" in config.arms and not config.supervision.manual_plan:
+        arm_plan(Setting(session, taxonomy, stages), "manual")  # says what is missing
     facts = _claim(session, path, resume=resume)
     session.runtime.barrier()
     if session.runtime.is_main:
         config.save(path / "config.toml")
         taxonomy.save(path / "taxonomy.toml")
     plans: dict[str, SupervisionPlan] = {}
+    setting = Setting(session, taxonomy, stages)
     for arm in config.arms:
-        plans[arm] = _arm_plan(session, arm, taxonomy, stages)
+        plans[arm] = arm_plan(setting, arm)
         if session.runtime.is_main:
             write_json(path / "profile.json", profile_step(config, taxonomy, plans))
         folder = path / "arms" / arm
-        # What the groups are chosen on must not be trained on.
-        online = plans[arm].online
-        held_out = online is not None and online.source == "held_out"
-        train_step(session, plans[arm], folder, arm=arm, split="reduced" if held_out else "train")
+        train_step(session, plans[arm], folder, arm=arm, split=arm_split(plans[arm]), epochs=arm_epochs(setting, arm))
         for split in config.data.evaluate_splits:
             if not (folder / f"evaluation-{split}.json").exists():
                 evaluate_step(session, folder, split)
@@ -81,41 +80,6 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
         write_json(path / "results.json", results)
         build_report(path)
     return results
-
-
-def _arm_plan(session: Session, arm: str, taxonomy: Taxonomy, stages: tuple[str, ...]) -> SupervisionPlan:
-    config = session.config
-    gamma = config.supervision.gamma
-    makers: dict[str, Callable[[], SupervisionPlan]] = {
-        "none": lambda: no_supervision(taxonomy.names),
-        "deep_supervision": lambda: deep_supervision(taxonomy.names, stages, gamma),
-        "hs3": lambda: _hs3_plan(session, taxonomy, stages),
-        "hs3_fuse": lambda: make_fuse(config, _hs3_plan(session, taxonomy, stages), taxonomy),
-        "random": lambda: random_control(_hs3_plan(session, taxonomy, stages), config.seed),
-        "reversed": lambda: reversed_order(_hs3_plan(session, taxonomy, stages)),
-        "online": lambda: make_online(config, deep_supervision(taxonomy.names, stages, gamma)),
-        "online_coarse_to_fine": lambda: make_online(
-            config, deep_supervision(taxonomy.names, stages, gamma), "coarse_to_fine"
-        ),
-        "hs3_class_heads": lambda: replace(_hs3_plan(session, taxonomy, stages), heads="classes"),
-    }
-    return makers[arm]()
-
-
-def _hs3_plan(session: Session, taxonomy: Taxonomy, stages: tuple[str, ...]) -> SupervisionPlan:
-    """Phase one and the analysis, or the user's own plan."""
-    config, path = session.config, session.config.run_path
-    if config.supervision.plan:
-        plan = SupervisionPlan.load(Path(config.supervision.plan))
-        plan.check(taxonomy.names)
-        return plan
-    phase_one = deep_supervision(taxonomy.names, stages, config.supervision.gamma)
-    train_step(session, phase_one, path / "phase_one", arm="phase_one", split="reduced")
-    confusion = analyze_step(session, path / "phase_one", path / "analysis")
-    if session.runtime.is_main:
-        plan_step(session, confusion, taxonomy, path / "plan.toml")
-    session.runtime.barrier()
-    return SupervisionPlan.load(path / "plan.toml")
 
 
 def _claim(session: Session, path: Path, *, resume: bool) -> dict[str, Any]:

@@ -130,7 +130,9 @@ def train_step(
     train(job, runtime, reporter)
 
 
-def analyze_step(session: Session, weights: Path, out: Path, *, split: str = "analysis") -> Path:
+def analyze_step(
+    session: Session, weights: Path, out: Path, *, split: str = "analysis", with_embeddings: bool = False
+) -> Path:
     """Measures every stage's confusion matrix on the analysis split (Sec. 3.1.1).
 
     Args:
@@ -138,12 +140,13 @@ def analyze_step(session: Session, weights: Path, out: Path, *, split: str = "an
         weights: Weight file of phase one, or its folder.
         out: Folder for confusion.npz and per_image.npz, and for embeddings.npz with the method kmeans.
         split: Split to measure on.
+        with_embeddings: Also embeddings.npz, whatever the method.
 
     Returns:
         Path of confusion.npz.
     """
     path, per_image = out / "confusion.npz", out / "per_image.npz"
-    needs_embeddings = session.config.supervision.method == "kmeans"
+    needs_embeddings = with_embeddings or session.config.supervision.method == "kmeans"
     if path.exists() and per_image.exists() and (not needs_embeddings or (out / "embeddings.npz").exists()):
         session.reporter.say("analysis: already done")
         return path
@@ -160,16 +163,25 @@ def analyze_step(session: Session, weights: Path, out: Path, *, split: str = "an
     return path
 
 
-def plan_step(session: Session, confusion: Path, taxonomy: Taxonomy, plan_path: Path) -> SupervisionPlan:
+def plan_step(
+    session: Session, confusion: Path, taxonomy: Taxonomy, plan_path: Path, **changes: Any
+) -> SupervisionPlan:
     """Groups the classes of every stage and writes plan.toml, with analysis.json beside the matrices.
 
     A plan that is there already is kept, since a person may have edited it.
+
+    Args:
+        session: Config and progress.
+        confusion: The matrices.
+        taxonomy: Classes.
+        plan_path: To write; of plan-NAME.toml the analysis is analysis-NAME.json.
+        changes: Values of `[supervision]` that this plan has otherwise.
     """
     if plan_path.exists():
         plan = SupervisionPlan.load(plan_path)
         plan.check(taxonomy.names)
         return plan
-    settings = session.config.supervision
+    settings = session.config.supervision.model_copy(update=changes)
     embeddings = confusion.with_name("embeddings.npz")
     study = analyze(
         load_confusions(confusion),
@@ -183,7 +195,7 @@ def plan_step(session: Session, confusion: Path, taxonomy: Taxonomy, plan_path: 
         seed=session.config.seed,
         embeddings=load_embeddings(embeddings) if settings.method == "kmeans" else None,
     )
-    write_json(confusion.with_name("analysis.json"), study.to_dict())
+    write_json(confusion.with_name(plan_path.stem.replace("plan", "analysis", 1) + ".json"), study.to_dict())
     study.plan.save(plan_path)
     if study.absent:
         absent = ", ".join(taxonomy.names[c] for c in study.absent)

@@ -23,10 +23,14 @@ from hs3seg.analysis.confusion import (
     save_arrays,
     save_confusions,
 )
+from hs3seg.analysis.label_noise import label_hints
 from hs3seg.analysis.metrics import frequency_weighted_iou, level_miou, mean_accuracy, share_of_errors_inside
 from hs3seg.analysis.online_plan import OnlinePlan
+from hs3seg.analysis.per_image import PerImage, PerImageCounter, load_per_image, save_per_image
 from hs3seg.analysis.plan import FusePlan, StagePlan, SupervisionPlan
 from hs3seg.analysis.regrouping import RunningGroups
+from hs3seg.analysis.separability import separability
+from hs3seg.analysis.stability import group_stability
 from hs3seg.analysis.study import METHODS, Study, analyze
 from hs3seg.analysis.tradeoff import (
     DEFAULT_ASPECT,
@@ -45,6 +49,8 @@ __all__ = [
     "Comparison",
     "FusePlan",
     "OnlinePlan",
+    "PerImage",
+    "PerImageCounter",
     "Reference",
     "RunningGroups",
     "StagePlan",
@@ -61,13 +67,16 @@ __all__ = [
     "confusion_matrix",
     "deep_supervision",
     "frequency_weighted_iou",
+    "group_stability",
     "halved_sizes",
     "iou_per_class",
     "kmeans_groupings",
+    "label_hints",
     "level_miou",
     "line",
     "load_confusions",
     "load_embeddings",
+    "load_per_image",
     "mean_accuracy",
     "mean_iou",
     "no_supervision",
@@ -77,6 +86,8 @@ __all__ = [
     "reversed_order",
     "save_arrays",
     "save_confusions",
+    "save_per_image",
+    "separability",
     "share_of_errors_inside",
     "sign_test",
     "single_phase",

@@ -42,6 +42,9 @@ def _run(config: Config, *, resume: bool) -> Result:
     return pipeline.run(config, resume=resume), show.run
 
 
+_SHORT = {"fuse": "hs3_fuse", "ds": "deep_supervision"}
+
+
 def compare(options: Namespace, overrides: list[str]) -> Result:
     """Arms over seeds."""
     from hs3seg import pipeline
@@ -49,11 +52,12 @@ def compare(options: Namespace, overrides: list[str]) -> Result:
     if options.page:
         if not options.out:
             raise ConfigError("hs3 compare --page needs the folder of the comparison: --out DIR")
-        return pipeline.compare_runs(Path(options.out), Path(options.out).resolve().name), show.comparison
+        name = Path(options.out).resolve().name
+        return pipeline.compare_runs(Path(options.out), name, against=options.against), show.comparison
     if not options.config:
         raise ConfigError("hs3 compare needs a config file, or --page --out DIR")
     config = load_config(Path(options.config), overrides)
-    arms = [word.strip() for word in options.arms.split(",")] if options.arms else list(config.arms)
+    arms = [_SHORT.get(word.strip(), word.strip()) for word in options.arms.split(",")] if options.arms else config.arms
     config = load_config(Path(options.config), [*overrides, "--arms", json.dumps(arms)])
     seeds = _numbers("--seeds", options.seeds)
     if "," not in options.seeds:
@@ -61,7 +65,7 @@ def compare(options: Namespace, overrides: list[str]) -> Result:
             raise ConfigError(f"--seeds {options.seeds}; give how many, at least 1, or a list such as 0,1,2")
         seeds = tuple(range(seeds[0]))
     out = Path(options.out) if options.out else Path("runs") / f"{config.name}-compare"
-    return pipeline.compare(config, config.arms, seeds, out), show.comparison
+    return pipeline.compare(config, config.arms, seeds, out, against=options.against), show.comparison
 
 
 def train(options: Namespace, overrides: list[str]) -> Result:
@@ -108,6 +112,7 @@ def plan(options: Namespace, _overrides: list[str]) -> Result:
         names,
         method=options.method,
         normalize=options.normalize,
+        diagonal=options.diagonal,
         theta_degrees=options.theta,
         aspect=options.aspect,
         gamma=options.gamma,
@@ -239,6 +244,28 @@ def report(options: Namespace, _overrides: list[str]) -> Result:
     from hs3seg.report import build_report
 
     return {"report": str(build_report(Path(options.run), Path(options.out) if options.out else None))}, show.files
+
+
+def explain(options: Namespace, _overrides: list[str]) -> Result:
+    """The explainers' page of a run folder; starts without torch."""
+    from hs3seg.report.explain import build_explanation
+
+    values = build_explanation(
+        Path(options.run),
+        Path(options.out) if options.out else None,
+        stages=[word.strip() for word in options.stage.split(",")] if options.stage else (),
+        bootstraps=options.bootstraps,
+        threshold=options.threshold,
+        arm=options.arm,
+        split=options.split,
+        seed=options.seed,
+    )
+
+    def tell(result: dict[str, Any]) -> None:
+        for line in (*result["summary"], *result["missing"], f"page: {result['page']}"):
+            print(line)
+
+    return values, tell
 
 
 def profile(options: Namespace, overrides: list[str]) -> Result:

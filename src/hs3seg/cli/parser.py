@@ -69,6 +69,9 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         "--seeds", default="3", metavar="N", help="how many, from 0 on, or their list: 0,1,2 (default: 3)"
     )
     compare.add_argument("--out", metavar="DIR", help="folder of the comparison; default: runs/NAME-compare")
+    compare.add_argument(
+        "--against", metavar="ARM", default="", help="arm that the others are compared with; default: deep_supervision"
+    )
     compare.add_argument("--page", action="store_true", help="only the page and results.json, from what is in --out")
 
     train = command("train", "train one network by one plan", OVERRIDES)
@@ -100,6 +103,12 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         "--method", choices=("spectral", "kmeans", "constant_ratio", "deep_supervision", "none"), default="spectral"
     )
     plan_.add_argument("--embeddings", metavar="FILE.npz", help="(K, C) array per stage, for --method kmeans")
+    plan_.add_argument(
+        "--diagonal",
+        choices=("drop", "keep"),
+        default="drop",
+        help="keep = a class is near to itself, so that one that is hardly confused may stand alone",
+    )
     plan_.add_argument("--normalize", choices=("true", "none"), default="true", help="divide rows by their sums first")
     plan_.add_argument(
         "--theta", type=float, metavar="DEG", help="angle of the trade-off line; default: the ratio rule"
@@ -224,6 +233,27 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     report = command("report", "write the report page of a run folder")
     report.add_argument("run", help="run folder; what it lacks the page leaves out")
     report.add_argument("--out", help="folder for the page; default: RUN/report")
+
+    explain = command(
+        "explain",
+        "what a run's saved counts say of its stages, groups and labels; nothing is trained",
+        "Which stage tells which classes apart, how much the groups depend on the images that were measured, and\n"
+        "images whose labels the outputs contradict. Writes a page and explain.json.\n"
+        "  hs3 explain RUN\n"
+        "  hs3 evaluate RUN/arms/hs3 --split train, then hs3 explain RUN --arm hs3 --split train",
+    )
+    explain.add_argument("run", help="run folder with an analysis")
+    explain.add_argument("--stage", metavar="LIST", help="only these stages, with commas; default: all")
+    explain.add_argument("--bootstraps", type=int, default=200, metavar="B", help="draws of the images (default: 200)")
+    explain.add_argument(
+        "--threshold", type=float, default=0.95, help="pairwise accuracy of classes told apart (default: 0.95)"
+    )
+    explain.add_argument(
+        "--arm", help="look for wrong labels with this arm's network, with --split; default: phase one"
+    )
+    explain.add_argument("--split", help="evaluated split to look for wrong labels in; default: the analysis split")
+    explain.add_argument("--seed", type=int, default=0, help="of the draws")
+    explain.add_argument("--out", metavar="DIR", help="folder for the page; default: RUN/explain")
 
     profile = command("profile", "parameters and multiply-accumulates of a network, or of a config's arms", OVERRIDES)
     profile.add_argument("network", nargs="?", help="a network's name or a config file")

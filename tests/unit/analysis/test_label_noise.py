@@ -79,10 +79,21 @@ def test_a_hint_says_what_it_was_made_from() -> None:
     hints = label_hints(counted(one(2, 5, 20), one(2, 5, 4), one(2, 5, 4), one(3, 5, 0)))
     first = hints[0]
     pair = first.pairs[0]
-    assert (first.image, first.name, pair.label, pair.said, pair.pixels) == (0, "image0", 2, 5, 20)
+    assert (first.image, first.name, pair.label, pair.said, pair.pixels, pair.agreed) == (0, "image0", 2, 5, 20, 20)
     assert pair.share == pytest.approx(0.5)
     assert pair.expected == pytest.approx((0.1 + 0.1 + 0.01) / 3)
     assert first.score == pair.score == pytest.approx(np.sqrt(0.2) * np.log(0.5 / 0.07))
+
+
+def test_a_pixel_counts_half_where_a_stage_does_not_bear_the_output_out() -> None:
+    truth, found = one(2, 5, 20)
+    stage = truth.copy().ravel()
+    stage[:5] = 5  # of the 20 pixels
+    stage[5:10] = 7
+    hints = label_hints(counted((truth, found | {"stage2": stage.reshape(10, 10)}), one(2, 5, 0)))
+    pair = hints[0].pairs[0]
+    assert (pair.label, pair.said, pair.pixels, pair.agreed) == (2, 5, 20, 5)
+    assert pair.share == pytest.approx((5 + 0.5 * 15) / 40)
 
 
 def test_what_is_usual_for_a_class_is_no_hint() -> None:

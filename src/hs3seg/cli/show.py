@@ -7,8 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hs3seg.analysis import SupervisionPlan
-
-_ARM_NAMES = {"none": "no supervision", "deep_supervision": "deep supervision", "hs3": "HS3", "hs3_fuse": "HS3-Fuse"}
+from hs3seg.report.markup import in_sentence
 
 
 def run(result: dict[str, Any]) -> None:
@@ -19,7 +18,7 @@ def run(result: dict[str, Any]) -> None:
         for column in ("arm", "mIoU %", "pixel accuracy %"):
             table.add_column(column, justify="left" if column == "arm" else "right")
         for arm, values in arms.items():
-            table.add_row(_ARM_NAMES.get(arm, arm), _percent(values["miou"]), _percent(values["pixel_accuracy"]))
+            table.add_row(in_sentence(arm), _percent(values["miou"]), _percent(values["pixel_accuracy"]))
         console.print(table)
     for stage, groups in result.get("groups", {}).items():
         console.print(f"{stage}: {len(groups)} groups", style="bold")
@@ -41,9 +40,7 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
             continue
         first, second = sorted(scores, key=lambda arm: -scores[arm])[:2]
         gap = 100 * (scores[first] - scores[second])
-        line = (
-            f"{split}: {_ARM_NAMES.get(first, first)} is ahead of {_ARM_NAMES.get(second, second)} by {gap:.1f} points"
-        )
+        line = f"{split}: {in_sentence(first)} is ahead of {in_sentence(second)} by {gap:.1f} points"
         if "hs3" in scores and first != "hs3":
             line += f"; HS3 did not win (it is {100 * (scores[first] - scores['hs3']):.1f} points behind)"
         lines.append(line + ".")
@@ -117,7 +114,7 @@ def comparison(result: dict[str, Any]) -> None:
             difference = 100 * sum(values["differences"]) / len(values["differences"])
             low_high = values["interval"]
             table.add_row(
-                _ARM_NAMES.get(arm, arm),
+                in_sentence(arm),
                 str(len(values["seeds"])),
                 _percent(mean),
                 "reference" if arm == reference else f"{difference:+.1f}",

@@ -4,8 +4,8 @@ Equal seeds share initial weights, data order and augmentation, so differences a
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ class Comparison:
             widened for small samples after Hesterberg, 2015).
         sign_p: Two-sided p of the sign test, without ties; 1 where all are ties.
         confidence: Of the interval, 0..1.
+        p: Two-sided, of no difference: the interval at confidence 1 - p ends at zero. None with fewer than two pairs.
+        adjusted_p: `p` after Holm (1979), for all arms of the comparison together.
     """
 
     arm: str
@@ -41,6 +43,8 @@ class Comparison:
     method: str
     sign_p: float
     confidence: float
+    p: float | None = None
+    adjusted_p: float | None = None
 
     @property
     def mean(self) -> float:
@@ -62,6 +66,11 @@ class Comparison:
         """Whether the interval leaves out zero."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
+    @property
+    def holds_among_all(self) -> bool:
+        """Whether it is significant still where all arms that were compared are allowed for."""
+        return self.is_significant and self.adjusted_p is not None and self.adjusted_p <= 1 - self.confidence
+
 
 def compare_arms(
     scores: Mapping[str, Mapping[int, float]],
@@ -76,7 +85,7 @@ def compare_arms(
     Args:
         scores: Arm -> seed -> score, e.g. mIoU as a fraction.
         reference: The arm that the others are compared with.
-        confidence: Of the intervals. They are of one comparison each, not corrected for several.
+        confidence: Of the intervals. They are of one comparison each; `adjusted_p` allows for all of them.
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
 
@@ -98,11 +107,35 @@ def compare_arms(
             continue
         own = tuple(float(values[s]) for s in seeds)
         differences = tuple(float(values[s]) - float(base[s]) for s in seeds)
-        interval, method = _interval(np.array(differences), confidence, resamples, seed)
+        interval, method, p = _interval(np.array(differences), confidence, resamples, seed)
         if arm == reference:
-            interval = None
-        found[arm] = Comparison(arm, seeds, own, differences, interval, method, sign_test(differences), confidence)
-    return found
+            interval, p = None, None
+        found[arm] = Comparison(arm, seeds, own, differences, interval, method, sign_test(differences), confidence, p)
+    told = {arm: c.p for arm, c in found.items() if c.p is not None}
+    adjusted = dict(zip(told, holm(list(told.values())), strict=True))
+    return {arm: replace(c, adjusted_p=adjusted.get(arm)) for arm, c in found.items()}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p of several tests: at most a share p of families without any difference has a smaller one (Holm, 1979).
+
+    Args:
+        p_values: One per test, 0..1.
+
+    Returns:
+        In the same order, 0..1, never below its own p.
+    """
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def smallest_sign_p(pairs: int) -> float:
+    """The smallest two-sided p that a sign test of so many pairs can give: 0.25 for three, below 0.05 from six on."""
+    return min(1.0, 2 * 0.5**pairs)
 
 
 def sign_test(differences: tuple[float, ...]) -> float:
@@ -115,18 +148,26 @@ def sign_test(differences: tuple[float, ...]) -> float:
 
 def _interval(
     differences: NDArray[np.float64], confidence: float, resamples: int, seed: int
-) -> tuple[tuple[float, float] | None, str]:
+) -> tuple[tuple[float, float] | None, str, float | None]:
+    """Interval, its method, and the p at which it would end at zero."""
     from scipy.stats import norm, t
 
     n = len(differences)
     if n < 2:
-        return None, "t"
-    quantile = float(t.ppf(0.5 + confidence / 2, n - 1))
+        return None, "t", None
+    mean, quantile = float(differences.mean()), float(t.ppf(0.5 + confidence / 2, n - 1))
+    error = float(differences.std(ddof=1)) / math.sqrt(n)
+    # Without any spread every difference is sure, but for no difference at all.
+    student = 2 * float(t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
     if n < MIN_FOR_BOOTSTRAP:
-        half = quantile * float(differences.std(ddof=1)) / math.sqrt(n)
-        return (float(differences.mean()) - half, float(differences.mean()) + half), "t"
+        return (mean - quantile * error, mean + quantile * error), "t", student
     means = np.random.default_rng(seed).choice(differences, (resamples, n)).mean(axis=1)
     # The bootstrap's spread is sqrt((n - 1) / n) too small, and its tails are the normal law's, not Student's.
-    tail = float(norm.cdf(-quantile * math.sqrt(n / (n - 1))))
+    widening = math.sqrt(n / (n - 1))
+    tail = float(norm.cdf(-quantile * widening))
     low, high = np.quantile(means, [tail, 1 - tail])
-    return (float(low), float(high)), "bootstrap"
+    beyond = min(float((means <= 0).mean()), float((means >= 0).mean()))
+    # No resample beyond zero says no more than that it is rarer than one of them: further out Student's law must do,
+    # or no difference of 8 pairs could hold among six arms.
+    p = 2 * float(t.cdf(norm.ppf(max(beyond, 1 / resamples)) / widening, n - 1))
+    return (float(low), float(high)), "bootstrap", min(1.0, p) if beyond else min(p, student)

@@ -68,6 +68,28 @@ def compare(options: Namespace, overrides: list[str]) -> Result:
     return pipeline.compare(config, config.arms, seeds, out, against=options.against), show.comparison
 
 
+def reproduce(options: Namespace, overrides: list[str]) -> Result:
+    """A table or figure of the paper, or a study of ours."""
+    from hs3seg.pipeline import reproduce as studies
+
+    if options.name == "list":
+        rows = {name: {"title": s.title, "source": s.source} for name, s in studies.STUDIES.items()}
+        return {"studies": rows}, show.studies
+    values = studies.reproduce(
+        options.name,
+        small=options.small,
+        dry_run=options.dry_run,
+        seeds=_numbers("--seeds", options.seeds),
+        settings=options.settings,
+        out=Path(options.out) if options.out else None,
+        runs=Path(options.runs) if options.runs else None,
+        configs=options.configs,
+        page_only=options.page,
+        overrides=overrides,
+    )
+    return values, show.study
+
+
 def train(options: Namespace, overrides: list[str]) -> Result:
     """One network by one plan."""
     from hs3seg import pipeline

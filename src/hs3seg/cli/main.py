@@ -15,6 +15,7 @@ _WITH_CONFIG = (
     "demo",
     "run",
     "compare",
+    "reproduce",
     "train",
     "analyze",
     "evaluate",

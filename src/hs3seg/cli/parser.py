@@ -74,6 +74,28 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     )
     compare.add_argument("--page", action="store_true", help="only the page and results.json, from what is in --out")
 
+    reproduce = command(
+        "reproduce",
+        "the paper's tables and figures, and studies of ours: the paper's rows beside ours",
+        "  hs3 reproduce table6 --small --data.root CAMVID             this machine's version, one to two hours\n"
+        "  hs3 reproduce table6 --dry-run                              every step on made-up images; needs no data\n"
+        "  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500\n"
+        "    -m hs3seg reproduce table6 --data.root CITYSCAPES         the paper's own settings on a cluster\n\n"
+        "What is trained is not trained again, also for another study: give the same command to go on.\n\n" + OVERRIDES,
+    )
+    reproduce.add_argument(
+        "name",
+        help="table1 to table6, fig2, fig4 or fig5 of the paper, or a study of ours: arms, affinity, gamma, stages, heads",
+    )
+    reproduce.add_argument("--small", action="store_true", help="the version for one CPU core")
+    reproduce.add_argument("--dry-run", action="store_true", help="one or two steps of each training on made-up images")
+    reproduce.add_argument("--seeds", default="", metavar="LIST", help="e.g. 0,1,2; default: the study's")
+    reproduce.add_argument("--settings", default="", metavar="LIST", help="only these settings of the study")
+    reproduce.add_argument("--out", metavar="DIR", help="folder of the page; default: runs/studies/KIND/NAME-page")
+    reproduce.add_argument("--runs", metavar="DIR", help="folder of the trainings; default: runs/studies")
+    reproduce.add_argument("--configs", default="", metavar="DIR", help="folder of configs; default: the checkout's")
+    reproduce.add_argument("--page", action="store_true", help="train nothing: only the page of what is there")
+
     train = command("train", "train one network by one plan", OVERRIDES)
     train.add_argument("config", help="a TOML file")
     train.add_argument(

@@ -125,6 +125,30 @@ def comparison(result: dict[str, Any]) -> None:
     console.print(f"report: {result['report']}", soft_wrap=True)
 
 
+def study(result: dict[str, Any]) -> None:
+    """The paper's rows beside ours."""
+    console = Console()
+    head, rows = result["table"]["head"], result["table"]["rows"]
+    if rows:
+        table = Table(title=result["title"])
+        for number, name in enumerate(head):
+            table.add_column(name, justify="right" if number else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(f"report: {result['report']}", soft_wrap=True)
+
+
+def studies(result: dict[str, Any]) -> None:
+    """What `hs3 reproduce` knows."""
+    table = Table(box=None)
+    for head in ("name", "what", "in the paper"):
+        table.add_column(head)
+    for name, values in result["studies"].items():
+        table.add_row(name, values["title"], values["source"])
+    Console().print(table)
+
+
 def scores(result: dict[str, Any]) -> None:
     """Scores of predictions on disk."""
     console = Console()

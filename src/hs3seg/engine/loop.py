@@ -102,7 +102,9 @@ class _Training:
         self.average = MovingAverage(self.model, job.settings.ema_decay) if job.settings.ema_decay else None
         self.prepared, self.optimizer = runtime.prepare(self.model, optimizer)
         self.step = 0
-        self.seconds = 0.0
+        self.seconds = 0.0  # of training alone, without evaluations on the way
+        self.counted = self.saved = time.monotonic()
+        self.logged = (0, 0.0)  # step and seconds of the last line of the log
         self.per_epoch = job.loader.batches_per_epoch
         self.total = job.settings.epochs * self.per_epoch
         # On an accelerator reading a loss waits for the device, so it is looked at only when a line is logged.
@@ -138,36 +140,38 @@ class _Training:
             self._start_epoch(epoch, log)
         self.prepared.train()
         batches = self.job.loader.epoch(epoch, start_batch=self.step - epoch * self.per_epoch)
-        began = saved = time.monotonic()
-        images = 0
+        self.counted = time.monotonic()
         try:
             for batch in batches:
                 total, terms = self._step(batch)
-                images += len(batch.names) * self.runtime.world_size
                 self.step += 1
                 self.unchecked.append((total.detach(), batch))
                 if len(self.unchecked) >= self.check_steps or self.step % self.settings.log_steps == 0:
                     self._check_losses()
                 if self.step % self.settings.log_steps == 0 or self.step == self.total:
-                    now = time.monotonic()
-                    self.seconds += now - began
+                    self._count_seconds()
                     if log:
-                        self._log_step(log, total, terms, images / (now - began))
-                    began, images = now, 0
+                        self._log_step(log, total, terms)
                 task.advance(1, f"loss {total.item():.3f}" if self.check_steps == 1 else "")
                 wanted = self._stop_wanted(stop)
-                if wanted or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                # An epoch may be shorter than this: what counts is the last save, of whatever epoch.
+                if wanted or time.monotonic() - self.saved > self.settings.checkpoint_seconds:
                     self._save()
-                    saved = time.monotonic()
                 if wanted:
                     raise KeyboardInterrupt
         finally:
             batches.close()
+        self._count_seconds()
         every = self.settings.evaluate_every
         if every and self.job.evaluate and (epoch + 1) % every == 0 and epoch + 1 < self.settings.epochs:
             values = self.job.evaluate(self._result())
             if log:
                 log.write("evaluation", step=self.step - 1, epoch=epoch + 1, **values)
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self.counted
+        self.counted = now
 
     def _start_epoch(self, epoch: int, log: RunLog | None) -> None:
         """Lets the loss decide what the next epochs learn; not again where an epoch goes on after a stop."""
@@ -242,7 +246,10 @@ class _Training:
         flag = torch.tensor(float(stop.wanted), device=self.runtime.device)
         return bool(self.runtime.sum(flag) > 0)
 
-    def _log_step(self, log: RunLog, total: Tensor, terms: Mapping[str, Tensor], speed: float) -> None:
+    def _log_step(self, log: RunLog, total: Tensor, terms: Mapping[str, Tensor]) -> None:
+        step, seconds = self.logged
+        self.logged = (self.step, self.seconds)
+        speed = (self.step - step) * self.settings.batch_size / max(self.seconds - seconds, 1e-9)
         log.write(
             "step",
             step=self.step - 1,
@@ -263,6 +270,8 @@ class _Training:
         return self.job.folder / "state.pt"
 
     def _save(self) -> None:
+        self.saved = time.monotonic()
+        self._count_seconds()
         last = self.unchecked[-1][1] if self.unchecked else None
         self._check_losses()
         if not self.runtime.is_main:
@@ -303,6 +312,7 @@ class _Training:
         if loss := state.get("loss"):
             self.loss.restore(loss)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.logged = (self.step, self.seconds)
         self.reporter.say(f"{self.job.label}: goes on at step {self.step} of {self.total}")
 
     def _facts(self) -> dict[str, Any]:

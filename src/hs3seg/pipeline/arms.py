@@ -56,7 +56,18 @@ def arm_plan(setting: Setting, arm: str) -> SupervisionPlan:
         ConfigError: the arm `manual` without `supervision.manual_plan`.
         PlanError: a plan by hand that does not fit.
     """
-    return _PLANS[arm](setting)
+    return _ARMS[arm].plan(setting)
+
+
+def needs_phase_one(arm: str, *, by_hand: bool = False) -> bool:
+    """Whether an arm's plan comes from phase one.
+
+    Args:
+        arm: Its name.
+        by_hand: Whether `supervision.plan` takes the place of the measured plan.
+    """
+    # k-means takes the numbers of groups from the plan, but always its embeddings from phase one.
+    return arm in _ARMS and _ARMS[arm].measured and (not by_hand or arm == "kmeans")
 
 
 def arm_epochs(setting: Setting, arm: str) -> float:
@@ -64,7 +75,7 @@ def arm_epochs(setting: Setting, arm: str) -> float:
 
     The arms `..._long` see as many images as both phases of HS3 together: what its second training might be worth.
     """
-    if not arm.endswith("_long"):
+    if not _ARMS[arm].long:
         return 1.0
     return 1 + len(setting.session.dataset("reduced")) / len(setting.session.dataset("train"))
 
@@ -131,19 +142,32 @@ def _kmeans(setting: Setting) -> SupervisionPlan:
     return SupervisionPlan(plan.taxonomy_names, tuple(stages), "kmeans", {"of": plan.name})
 
 
-_PLANS: Mapping[str, Callable[[Setting], SupervisionPlan]] = {
-    "none": lambda setting: no_supervision(setting.taxonomy.names),
-    "none_long": lambda setting: no_supervision(setting.taxonomy.names),
-    "deep_supervision": Setting.deep,
-    "deep_supervision_long": Setting.deep,
-    "hs3": hs3_plan,
-    "hs3_fuse": lambda setting: make_fuse(setting.session.config, hs3_plan(setting), setting.taxonomy),
-    "hs3_class_heads": lambda setting: replace(hs3_plan(setting), heads="classes"),
-    "hs3_diagonal": partial(hs3_plan, name="diagonal", diagonal="keep"),
-    "online": lambda setting: make_online(setting.session.config, setting.deep()),
-    "online_coarse_to_fine": lambda setting: make_online(setting.session.config, setting.deep(), "coarse_to_fine"),
-    "kmeans": _kmeans,
-    "manual": _manual,
-    "random": lambda setting: random_control(hs3_plan(setting), setting.session.config.seed),
-    "reversed": lambda setting: reversed_order(hs3_plan(setting)),
+@dataclass(frozen=True)
+class _Arm:
+    """How an arm's plan is made, whether from phase one, and whether it trains as long as both phases."""
+
+    plan: Callable[[Setting], SupervisionPlan]
+    measured: bool = False
+    long: bool = False
+
+
+def _plain(setting: Setting) -> SupervisionPlan:
+    return no_supervision(setting.taxonomy.names)
+
+
+_ARMS: Mapping[str, _Arm] = {
+    "none": _Arm(_plain),
+    "none_long": _Arm(_plain, long=True),
+    "deep_supervision": _Arm(Setting.deep),
+    "deep_supervision_long": _Arm(Setting.deep, long=True),
+    "hs3": _Arm(hs3_plan, measured=True),
+    "hs3_fuse": _Arm(lambda s: make_fuse(s.session.config, hs3_plan(s), s.taxonomy), measured=True),
+    "hs3_class_heads": _Arm(lambda s: replace(hs3_plan(s), heads="classes"), measured=True),
+    "hs3_diagonal": _Arm(partial(hs3_plan, name="diagonal", diagonal="keep"), measured=True),
+    "online": _Arm(lambda s: make_online(s.session.config, s.deep())),
+    "online_coarse_to_fine": _Arm(lambda s: make_online(s.session.config, s.deep(), "coarse_to_fine")),
+    "kmeans": _Arm(_kmeans, measured=True),
+    "manual": _Arm(_manual),
+    "random": _Arm(lambda s: random_control(hs3_plan(s), s.session.config.seed), measured=True),
+    "reversed": _Arm(lambda s: reversed_order(hs3_plan(s)), measured=True),
 }

@@ -4,20 +4,26 @@ import json
 import shlex
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from hs3seg.analysis import compare_arms
+from hs3seg.analysis import Comparison, compare_arms
 from hs3seg.config import Config
 from hs3seg.config.sections import ArmName
 from hs3seg.errors import ConfigError, RunFolderError, nearest
 from hs3seg.files import write_json
+from hs3seg.pipeline.arms import needs_phase_one
 from hs3seg.pipeline.run import run
-from hs3seg.report.comparison import SplitComparison, write_comparison
+from hs3seg.report.comparison import Shown, write_comparison
+from hs3seg.report.comparison_cost import Spent, mean_spent, spent_in, spent_values
+from hs3seg.report.comparison_pictures import disagreements
+from hs3seg.report.comparison_words import SplitComparison
+from hs3seg.report.load import Run, load_run
+from hs3seg.report.markup import in_sentence, listed
 
 REFERENCES = ("deep_supervision", "none")
 """Arms that the others are compared with, the first that is there."""
@@ -73,14 +79,13 @@ def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") 
     told_before = out / "results.json"
     if not command:
         command = json.loads(told_before.read_text())["command"] if told_before.exists() else "hs3 compare"
-    runs = {
+    started = {
         int(path.name.removeprefix("seed-")): path
         for path in sorted(out.glob("seed-*"))
         if path.name.removeprefix("seed-").isdecimal() and (path / "arms").is_dir()
     }
-    found = {seed: _evaluations(path) for seed, path in sorted(runs.items())}
-    runs = {seed: path for seed, path in runs.items() if found[seed]}
-    told = [split for path in runs.values() for split in _evaluate_splits(path)]
+    found = {seed: own for seed, path in sorted(started.items()) if (own := _evaluations(path))}
+    told = [split for seed in found for split in _evaluate_splits(started[seed])]
     there = {split for arms in found.values() for own in arms.values() for split in own}
     splits = [split for split in dict.fromkeys([*told, *sorted(there)]) if split in there]
     if not splits:
@@ -88,21 +93,31 @@ def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") 
     arms = list(dict.fromkeys(arm for own in found.values() for arm in own))
     if against and against not in arms:
         raise ConfigError(f"--against {against}: '{out}' holds no such arm; {nearest(against, arms)}")
-    compared = [c for split in splits if (c := _compare_split(found, split, against)) is not None]
-    facts = {seed: json.loads((path / "run.json").read_text()) for seed, path in runs.items()}
+    runs = {seed: load_run(started[seed]) for seed in found}
+    compared = [c for split in splits if (c := _compare_split(found, runs, split, against)) is not None]
     results = {
         "name": name,
         "command": command,
-        "commit": ", ".join(sorted({str(own.get("commit")) for own in facts.values()})),
+        "commit": ", ".join(sorted({str(run.facts.get("commit")) for run in runs.values()})),
         "reference": {c.split: c.reference for c in compared},
         "splits": splits,
         "arms": _by_arm(found, splits),
         "comparisons": {c.split: {arm: asdict(value) for arm, value in c.arms.items()} for c in compared},
-        "seconds": {seed: own.get("seconds") for seed, own in facts.items()},
+        "seconds": {seed: run.facts.get("seconds") for seed, run in runs.items()},
+        "spent": {arm: spent_values(spent) for arm, spent in (compared[0].spent if compared else {}).items()},
     }
     write_json(out / "results.json", results)
-    reports = {seed: f"seed-{seed}/report/index.html" for seed in runs}
-    results["report"] = str(write_comparison(out, name, compared, command=command, runs=reports))
+    results["report"] = str(
+        write_comparison(
+            out,
+            name,
+            compared,
+            command=command,
+            runs={seed: f"seed-{seed}/report/index.html" for seed in runs},
+            pictures=_pictures(runs, compared),
+            unfinished=_unfinished(started, found, arms),
+        )
+    )
     return results
 
 
@@ -122,7 +137,7 @@ def _evaluations(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _compare_split(
-    found: dict[int, dict[str, dict[str, dict[str, Any]]]], split: str, against: str = ""
+    found: dict[int, dict[str, dict[str, dict[str, Any]]]], runs: Mapping[int, Run], split: str, against: str = ""
 ) -> SplitComparison | None:
     scores: dict[str, dict[int, float]] = {}
     per_class: dict[str, dict[int, dict[str, float]]] = {}
@@ -137,15 +152,63 @@ def _compare_split(
         return None
     order = {arm: scores[arm] for arm in (*_ORDER, *scores) if arm in scores}
     comparisons = compare_arms(order, reference)
+    base = per_class[reference]
+    names = list(next(iter(base.values())))
     differences = {
-        arm: {
-            name: float(np.mean([per_class[arm][s][name] - per_class[reference][s][name] for s in c.seeds]))
-            for name in per_class[reference][c.seeds[0]]
-        }
+        arm: {name: [per_class[arm][s][name] - base[s][name] for s in c.seeds] for name in names}
         for arm, c in comparisons.items()
         if arm != reference
     }
-    return SplitComparison(split, reference, comparisons, differences)
+    there = {name: [v for iou in base.values() if not np.isnan(v := iou[name])] for name in names}
+    return SplitComparison(
+        split,
+        reference,
+        comparisons,
+        differences,
+        reference_iou={name: float(np.mean(values)) if values else np.nan for name, values in there.items()},
+        without_pair={arm: sorted(own) for arm, own in order.items() if arm not in comparisons},
+        spent=_spent(runs, comparisons),
+    )
+
+
+def _spent(runs: Mapping[int, Run], comparisons: Mapping[str, Comparison]) -> dict[str, Spent]:
+    """What each arm cost, mean over the seeds that it is compared on."""
+    told = {}
+    for arm, comparison in comparisons.items():
+        each = []
+        for seed in comparison.seeds:
+            by_hand = bool((runs[seed].config.get("supervision") or {}).get("plan"))
+            own = spent_in(runs[seed], arm, with_phase_one=needs_phase_one(arm, by_hand=by_hand))
+            each += [own] if own is not None else []
+        mean = mean_spent(each)
+        if mean is not None:
+            told[arm] = mean
+    return told
+
+
+def _pictures(runs: Mapping[int, Run], compared: Sequence[SplitComparison]) -> Shown | None:
+    """Where arms disagree: the first seed and split that show it."""
+    for found in compared:
+        for seed, of_seed in runs.items():
+            pictures = disagreements(of_seed, found.split, found.reference)
+            if pictures:
+                return Shown(of_seed, seed, found.split, found.reference, pictures)
+    return None
+
+
+def _unfinished(
+    started: Mapping[int, Path], found: Mapping[int, dict[str, dict[str, dict[str, Any]]]], arms: Sequence[str]
+) -> list[str]:
+    """What of the comparison is not there yet, one sentence per seed."""
+    lines = []
+    for seed, path in sorted(started.items()):
+        values = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
+        wanted = list(dict.fromkeys([*values.get("arms", []), *arms]))
+        splits = _evaluate_splits(path)
+        lacking = [arm for arm in wanted if any(split not in found.get(seed, {}).get(arm, {}) for split in splits)]
+        if lacking:
+            lines.append(f"Seed {seed}: {listed([in_sentence(arm) for arm in lacking])} not evaluated on every split.")
+    return lines
 
 
 _ORDER = get_args(ArmName)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from hs3seg.analysis.comparison import compare_arms, sign_test
+from hs3seg.analysis.comparison import compare_arms, holm, sign_test, smallest_sign_p
 from hs3seg.errors import PlanError
 
 SCORES = {
@@ -32,6 +32,8 @@ def test_few_pairs_get_students_interval() -> None:
     oracle = ttest_rel([0.53, 0.53, 0.50], [0.50, 0.52, 0.48]).confidence_interval(0.95)
     assert hs3.method == "t"
     assert hs3.interval == pytest.approx((oracle.low, oracle.high))
+    assert hs3.p == pytest.approx(ttest_rel([0.53, 0.53, 0.50], [0.50, 0.52, 0.48]).pvalue)
+    assert hs3.adjusted_p == hs3.p  # alone
 
 
 def test_one_pair_has_no_interval() -> None:
@@ -80,3 +82,58 @@ def test_wrong_questions_are_refused() -> None:
         compare_arms(SCORES, "none")
     with pytest.raises(PlanError, match="confidence"):
         compare_arms(SCORES, confidence=95)
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_falls() -> None:
+    assert holm([0.04, 0.01, 0.03, 0.9]) == pytest.approx([0.09, 0.04, 0.09, 0.9])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("pairs", [4, 8, 9])
+@pytest.mark.parametrize("confidence", [0.8, 0.9, 0.95, 0.99])
+def test_the_interval_leaves_out_zero_where_p_is_small(pairs: int, confidence: float) -> None:
+    rng = np.random.default_rng(pairs)
+    told = []
+    for shift in np.tile(np.linspace(0, 0.06, 13), 8):
+        scores = {"none": dict.fromkeys(range(pairs), 0.5)}
+        scores["hs3"] = dict(enumerate(0.5 + shift + rng.normal(0, 0.008, pairs)))
+        found = compare_arms(scores, "none", confidence=confidence)["hs3"]
+        assert found.p is not None
+        if abs(found.p / (1 - confidence) - 1) > 0.15:  # resampled tails are counted, not exact
+            assert found.is_significant == (found.p < 1 - confidence)
+            told.append(found.is_significant)
+    assert set(told) == {False, True}
+
+
+@pytest.mark.parametrize("pairs", [7, 8, 12])
+def test_a_large_difference_holds_among_twenty_arms_whatever_the_method(pairs: int) -> None:
+    rng = np.random.default_rng(0)
+    scores = {f"arm-{i}": dict(enumerate(0.5 + rng.normal(0, 1e-3, pairs))) for i in range(20)}
+    scores["hs3"] = dict(enumerate(0.6 + rng.normal(0, 1e-3, pairs)))
+    assert compare_arms(scores, "arm-0")["hs3"].holds_among_all
+
+
+def test_a_difference_of_no_spread_is_sure_and_equal_arms_are_not() -> None:
+    scores = {"none": {0: 0.5, 1: 0.25}, "same": {0: 0.5, 1: 0.25}, "more": {0: 0.75, 1: 0.5}}
+    found = compare_arms(scores, "none")
+    assert (found["same"].p, found["more"].p) == (1.0, 0.0)
+    assert found["none"].p is None
+
+
+def test_one_of_five_identical_arms_rarely_stands_out_after_the_correction() -> None:
+    rng = np.random.default_rng(5)
+    trials, alone, together = 400, 0, 0
+    for _ in range(trials):
+        names = ("deep_supervision", "a", "b", "c", "d", "e")
+        found = compare_arms({name: dict(enumerate(rng.normal(0.5, 0.01, 4))) for name in names})
+        alone += any(c.is_significant for c in found.values())
+        together += any(c.holds_among_all for c in found.values())
+    assert alone / trials > 0.1  # what the correction is for
+    assert together / trials < 0.05 + 4 * math.sqrt(0.05 * 0.95 / trials)
+
+
+@pytest.mark.parametrize("pairs", range(1, 9))
+def test_no_sign_test_goes_below_its_floor(pairs: int) -> None:
+    assert sign_test((1.0,) * pairs) == pytest.approx(smallest_sign_p(pairs))
+    assert (smallest_sign_p(pairs) < 0.05) == (pairs >= 6)

@@ -1,12 +1,16 @@
 import dataclasses
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hs3seg.data import EvaluationLoader, EvaluationTransform
 from hs3seg.engine import Runtime, evaluate, finished, train
+from hs3seg.engine.loop import _Training
 from hs3seg.engine.weights import load_state, read_weights
 from hs3seg.errors import CheckpointError, TrainingError
 from tests.unit.engine.conftest import MEAN, SILENT, STD, Colours, make_job
@@ -47,6 +51,60 @@ def test_log_terms_add_up_to_the_loss(tmp_path: Path, runtime: Runtime) -> None:
         assert event["loss"] == pytest.approx(0.4 * event["terms"]["first"] + event["terms"]["final"], rel=1e-5)
     rates = [e["learning_rate"] for e in steps]
     assert rates == sorted(rates, reverse=True)
+
+
+class Clock:
+    """A second passes whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def test_the_state_is_saved_in_time_however_short_the_epochs(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, saved = Clock(), []
+    monkeypatch.setattr("hs3seg.engine.loop.time.monotonic", clock)
+    monkeypatch.setattr("hs3seg.engine.loop.save_state", lambda _, state: saved.append((state["step"], clock.now)))
+    job = make_job(tmp_path, epochs=20, checkpoint_seconds=40)
+    train(job, runtime, SILENT)
+    per_epoch = job.loader.batches_per_epoch
+    times = [0.0, *(now for _, now in saved)]
+    assert max(after - before for before, after in pairwise(times)) < 40 + 10
+    assert any(step % per_epoch for step, _ in saved)  # within an epoch too
+    assert len(saved) > 2
+
+
+def test_every_second_of_training_is_counted_once(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = iter(range(10**6))
+    monkeypatch.setattr("hs3seg.engine.loop.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr(_Training, "_step", _slow(_Training._step, monkeypatch, waited))
+    # 4 batches an epoch and a line every 3 steps: the lines' ends and the epochs' differ.
+    job = make_job(tmp_path, epochs=5, log_steps=3, checkpoint_seconds=1e9)
+    train(job, runtime, SILENT)
+    steps = 5 * job.loader.batches_per_epoch
+    told = json.loads((tmp_path / "train.json").read_text())
+    assert told["seconds"] == steps
+    assert told["images_per_second"] == job.settings.batch_size
+    lines = [e for e in events(tmp_path) if e["event"] == "step"]
+    assert all(e["images_per_second"] == job.settings.batch_size for e in lines)
+
+
+def _slow(step: Any, monkeypatch: pytest.MonkeyPatch, ticks: Iterator[int]) -> Any:
+    """A step after which the clock has gone on by a second."""
+
+    def run(training: Any, batch: Any) -> Any:
+        now = float(next(ticks) + 1)
+        monkeypatch.setattr("hs3seg.engine.loop.time.monotonic", lambda: now)
+        return step(training, batch)
+
+    return run
 
 
 def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path: Path, runtime: Runtime) -> None:

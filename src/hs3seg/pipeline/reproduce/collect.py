@@ -1,0 +1,268 @@
+"""What the trainings of a study came to: results.json, and the page with the paper's rows beside ours."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hs3seg.analysis import SupervisionPlan, compare_arms
+from hs3seg.pipeline.compare import REFERENCES
+from hs3seg.pipeline.reproduce.queue import Ready
+from hs3seg.pipeline.reproduce.settings import describe
+from hs3seg.pipeline.reproduce.study import Row, Study, Version
+from hs3seg.report.comparison import SplitComparison
+from hs3seg.report.cost import CostPoint, cost_figure
+from hs3seg.report.curves import tradeoff_figure
+from hs3seg.report.figure import Figure
+from hs3seg.report.load import load_run
+from hs3seg.report.markup import DASH, arm_title
+from hs3seg.report.pictures import contact_sheet, sample_tiles
+from hs3seg.report.study_page import Picture, StudyPage, sweep_figure
+
+Found = dict[str, dict[str, dict[int, dict[str, Any]]]]
+"""Setting -> arm -> seed -> what was measured."""
+_SCORES = ("miou", "pixel_accuracy", "iiou")
+
+
+def collect(ready: Sequence[Ready], seeds: Sequence[int]) -> Found:
+    """Reads what is there of the settings' runs; an arm that was trained as another has that one's numbers."""
+    found: Found = {}
+    for own in ready:
+        arms = found.setdefault(own.setting.name, {})
+        for seed in seeds:
+            path = own.folder / f"seed-{seed}"
+            file = path / "study.json"
+            facts = json.loads(file.read_text()) if file.exists() else {}
+            for name in own.setting.names or ("hs3",):
+                trained = facts.get("trained_as", {}).get(name, name)
+                values = _measured(own, path, trained, facts.get("gmacs", {}).get(trained))
+                if values is not None:
+                    arms.setdefault(name, {})[seed] = values | {"trained_as": trained}
+    return found
+
+
+def _measured(own: Ready, path: Path, arm: str, gmacs: float | None) -> dict[str, Any] | None:
+    folder = path / "arms" / arm
+    if not own.setting.names:  # an analysis alone
+        plan = path / "plan.toml"
+        return {"num_groups": SupervisionPlan.load(plan).num_groups, "splits": {}} if plan.exists() else None
+    splits = {split: _scores(folder / f"evaluation-{split}.json") for split in own.config.data.evaluate_splits}
+    splits = {split: scores for split, scores in splits.items() if scores}
+    if not splits:
+        return None
+    protocols = {
+        name: {split: _scores(folder / name / f"evaluation-{split}.json") for split in splits}
+        for name in own.setting.protocols
+    }
+    values: dict[str, Any] = {
+        "miou": next(iter(splits.values()))["miou"],
+        "splits": splits,
+        "num_groups": SupervisionPlan.load(folder / "plan.toml").num_groups,
+    }
+    if gmacs is not None:
+        values["gmacs"] = gmacs
+    if protocols:
+        values["protocols"] = protocols
+    return values
+
+
+def _scores(path: Path) -> dict[str, float]:
+    if not path.exists():
+        return {}
+    values = json.loads(path.read_text())
+    return {key: values[key] for key in _SCORES if values.get(key) is not None}
+
+
+def by_arm(found: Found) -> dict[str, dict[str, dict[str, Any]]]:
+    """Arm -> seed -> values, for results.json; with several settings an arm is SETTING/ARM."""
+    return {
+        arm if len(found) == 1 else f"{setting}/{arm}": {str(seed): value for seed, value in values.items()}
+        for setting, arms in found.items()
+        for arm, values in arms.items()
+    }
+
+
+def comparisons(ready: Sequence[Ready], found: Found) -> list[tuple[str, SplitComparison]]:
+    """Every arm against the setting's reference, split by split; settings of one arm have none."""
+    compared = []
+    for own in ready:
+        arms = found[own.setting.name]
+        reference = next((arm for arm in (*REFERENCES, *arms) if arm in arms), None)
+        if reference is None or len(arms) < 2:
+            continue
+        for split in own.config.data.evaluate_splits:
+            scores = {
+                arm: {s: v["splits"][split]["miou"] for s, v in values.items() if "miou" in v["splits"].get(split, {})}
+                for arm, values in arms.items()
+            }
+            if scores[reference]:
+                result = compare_arms({arm: own_ for arm, own_ in scores.items() if own_}, reference)
+                compared.append((own.setting.name, SplitComparison(split, reference, result, {})))
+    return compared
+
+
+def rows_of(study: Study, version: Version, found: Found) -> tuple[list[str], list[list[str]]]:
+    """The table: for every column the paper's number and ours."""
+    printed = [column for column in study.columns if any(column in row.paper for row in version.rows)]
+    head = [""]
+    for column in study.columns:
+        head += [f"{column}, paper", f"{column}, ours"] if column in printed else [column]
+    rows = []
+    for row in version.rows:
+        cells = [row.title]
+        for column in study.columns:
+            cells += [row.paper.get(column, DASH)] if column in printed else []
+            cells.append(_cell(row, column, version, found))
+        rows.append([*cells, str(len(found.get(row.setting, {}).get(row.arm, {})) or DASH)])
+    return [*head, "seeds"], rows
+
+
+def _cell(row: Row, column: str, version: Version, found: Found) -> str:
+    values = list(found.get(row.setting, {}).get(row.arm, {}).values())
+    if not values:
+        return DASH
+    if column == "GMACs":
+        return f"{values[0]['gmacs']:.3g}" if "gmacs" in values[0] else DASH
+    if column == "groups" or column.startswith("K "):
+        sizes = [list(v["num_groups"].values()) for v in values]
+        if column.startswith("K "):
+            sizes = [[own[int(column[2:]) - 1]] for own in sizes if len(own) >= int(column[2:])]
+        told = dict.fromkeys(", ".join(map(str, own)) for own in sizes if own)
+        return " / ".join(told) or DASH
+    key = {"mIoU": "miou", "pixel accuracy": "pixel_accuracy", "iIoU": "iiou"}[column]
+    scores = []
+    for value in values:
+        splits = value.get("protocols", {}).get(row.protocol, {}) if row.protocol else value["splits"]
+        split = version.split or next(iter(value["splits"]), "")
+        if key in splits.get(split, {}):
+            scores.append(splits[split][key])
+    if not scores:
+        return DASH
+    spread = f" \u00b1 {100 * float(np.std(scores, ddof=1)):.1f}" if len(scores) > 1 else ""
+    return f"{100 * float(np.mean(scores)):.1f}{spread}"
+
+
+def make_page(
+    study: Study, version: Version, ready: Sequence[Ready], found: Found, out: Path, command: str, notes: Sequence[str]
+) -> StudyPage:
+    """What the page says; addresses are relative to `out`."""
+    head, rows = rows_of(study, version, found)
+    links = {}
+    for own in ready:
+        for seed in sorted({seed for arms in found[own.setting.name].values() for seed in arms}):
+            target = own.folder / f"seed-{seed}" / "report" / "index.html"
+            links[f"{own.setting.name} seed {seed}"] = _relative(target, out)
+    return StudyPage(
+        title=study.title,
+        source=f"HS3 paper, {study.source}" if study.source else "a study of ours",
+        question=study.question,
+        notes=[note for note in (version.note, *notes) if note],
+        head=head,
+        rows=rows,
+        comparisons=comparisons(ready, found),
+        figures=_figures(study, version, ready, found),
+        pictures=_pictures(study, ready, found),
+        facts={own.setting.name: describe(own.config) for own in ready},
+        links=links,
+        command=command,
+    )
+
+
+def comparison_values(page: StudyPage) -> dict[str, Any]:
+    """The intervals, for results.json: setting -> split -> arm."""
+    values: dict[str, Any] = {}
+    for setting, compared in page.comparisons:
+        values.setdefault(setting, {})[compared.split] = {arm: asdict(c) for arm, c in compared.arms.items()}
+    return values
+
+
+def _relative(target: Path, out: Path) -> str:
+    return Path(os.path.relpath(target, out)).as_posix()
+
+
+def _first_seed(own: Ready, found: Found) -> Path | None:
+    seeds = sorted({seed for arms in found[own.setting.name].values() for seed in arms})
+    return own.folder / f"seed-{seeds[0]}" if seeds else None
+
+
+def _figures(study: Study, version: Version, ready: Sequence[Ready], found: Found) -> list[Figure]:
+    figures: list[Figure | None] = []
+    if "cost" in study.pictures:
+        figures.append(cost_figure(_cost_points(version, found)))
+    if "sweep" in study.pictures:
+        figures.append(_sweep(study, version, found))
+    if "tradeoff" in study.pictures:
+        for own in ready:
+            path = _first_seed(own, found)
+            drawn = tradeoff_figure(load_run(path)) if path is not None else None
+            if drawn is not None:
+                name = f"tradeoff-{own.setting.name}"
+                figures.append(Figure(name, drawn.canvas, drawn.label, f"{own.setting.name}, {_seed(path)}", zoom=1.2))
+    return [figure for figure in figures if figure is not None]
+
+
+def _seed(path: Path | None) -> str:
+    return path.name.replace("-", " ") if path is not None else ""
+
+
+def _cost_points(version: Version, found: Found) -> list[CostPoint]:
+    points = []
+    for row in version.rows:
+        values = [v for v in found.get(row.setting, {}).get(row.arm, {}).values() if "gmacs" in v]
+        if values:
+            splits = {
+                split: float(np.mean([v["splits"][split]["miou"] for v in values if split in v["splits"]]))
+                for split in values[0]["splits"]
+            }
+            points.append(CostPoint(row.title, values[0]["gmacs"], splits))
+    return points
+
+
+def _sweep(study: Study, version: Version, found: Found) -> Figure | None:
+    setting = version.settings[0].name
+    ours: dict[float, list[float]] = {}
+    for name, x in study.sweep.items():
+        values = [v["miou"] for v in found.get(setting, {}).get(name, {}).values()]
+        if values:
+            ours[x] = values
+    paper = {
+        study.sweep[row.arm]: float(row.paper["mIoU"]) / 100
+        for row in version.rows
+        if row.arm in study.sweep and "mIoU" in row.paper
+    }
+    levels = {
+        arm_title(arm): float(np.mean([v["miou"] for v in found[setting][arm].values()]))
+        for arm in ("none", "deep_supervision", "hs3")
+        if arm in found.get(setting, {}) and arm not in study.sweep
+    }
+    return sweep_figure("sweep", study.sweep_title, ours, paper, levels)
+
+
+def _pictures(study: Study, ready: Sequence[Ready], found: Found) -> list[Picture]:
+    if "samples" not in study.pictures:
+        return []
+    pictures = []
+    for own in ready:
+        path = _first_seed(own, found)
+        if path is None:
+            continue
+        run = load_run(path)
+        for split in own.config.data.evaluate_splits:
+            samples = list(sample_tiles(run, split))
+            if samples:
+                caption = (
+                    f"{own.setting.name}, {split}, {_seed(path)}: spread evenly over the split, not chosen by quality."
+                    " A stage's picture has its groups' colours."
+                )
+                pictures.append(Picture(f"samples-{own.setting.name}-{split}", contact_sheet(samples), caption))
+    return pictures
+
+
+def commits(ready: Sequence[Ready], seeds: Sequence[int]) -> str:
+    """Of the sources that trained, as the runs say; several with commas."""
+    files = [own.folder / f"seed-{seed}" / "run.json" for own in ready for seed in seeds]
+    return ", ".join(sorted({str(json.loads(file.read_text()).get("commit")) for file in files if file.exists()}))

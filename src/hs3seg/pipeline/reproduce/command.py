@@ -1,0 +1,122 @@
+"""`hs3 reproduce NAME`: trains what a study needs and lays ours beside the paper's."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hs3seg.errors import ConfigError
+from hs3seg.files import write_json
+from hs3seg.pipeline.reproduce import collect
+from hs3seg.pipeline.reproduce.fabricated import make_data
+from hs3seg.pipeline.reproduce.queue import Clock, Ready, estimate, run_setting
+from hs3seg.pipeline.reproduce.settings import DRY, choose_settings, config_folder, describe, setting_config
+from hs3seg.pipeline.reproduce.studies import find_study, find_version
+from hs3seg.pipeline.steps import open_session
+from hs3seg.report.study_page import write_study
+
+RUNS = Path("runs") / "studies"
+
+
+def reproduce(
+    name: str,
+    *,
+    small: bool = False,
+    dry_run: bool = False,
+    seeds: Sequence[int] = (),
+    settings: str = "",
+    out: Path | None = None,
+    runs: Path | None = None,
+    configs: str = "",
+    page_only: bool = False,
+    overrides: Sequence[str] = (),
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Runs a study and writes its results and page. What is trained already is not trained again.
+
+    Args:
+        name: Of the study.
+        small: The version for one CPU core, instead of the paper's settings.
+        dry_run: Every step of every training on a handful of fabricated images; the numbers mean nothing.
+        seeds: Of initial weights, data order, augmentation and splits; empty = the study's.
+        settings: Only these settings of the study, with commas; empty = all.
+        out: Folder of the page; default: below `runs`.
+        runs: Folder of the trainings, which studies share.
+        configs: Folder of configs; default: the checkout's.
+        page_only: Train nothing: the page of what is there.
+        overrides: Laid over every setting's config.
+        quiet: Show no progress.
+
+    Returns:
+        The content of results.json, with the path of the page as `report`.
+
+    Raises:
+        ConfigError: an unknown study or setting, no configs, no folder of data, a seed twice.
+        RunFolderError: a run folder holds a run of other values.
+    """
+    study = find_study(name)
+    version = choose_settings(find_version(study, small=small), settings)
+    seeds = tuple(seeds) or (version.seeds[:1] if dry_run else version.seeds)
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"seeds {list(seeds)}; give each once")
+    kind = "dry" if dry_run else "small" if small else "paper"
+    runs = (runs or RUNS) / kind
+    out = out or runs / f"{name}-page"
+    words = [*(DRY if dry_run else ()), *overrides]
+    folder = config_folder(configs)
+    ready = [Ready(s, setting_config(s, folder, words), runs / s.name) for s in version.settings]
+    if dry_run:
+        ready = [_fabricated(own, runs / "data") for own in ready]
+    command = shlex.join(["hs3", *sys.argv[1:]])
+    session = open_session(ready[0].of_seed(seeds[0]), quiet=quiet)
+    session.reporter.say(f"{study.source}: {study.title}" if study.source else study.title)
+    for own in ready:
+        session.reporter.say(f"{own.setting.name}: {describe(own.config)}")
+    if not page_only:
+        _train(ready, seeds, command, dry_run=dry_run, quiet=quiet)
+    # All that is there counts, also what other calls have trained with other seeds.
+    there = sorted(
+        {int(p.name[5:]) for own in ready for p in own.folder.glob("seed-*") if p.name[5:].isdecimal()} | set(seeds)
+    )
+    found = collect.collect(ready, there)
+    notes = ["Dry run on fabricated images: the numbers mean nothing."] if dry_run else []
+    page = collect.make_page(study, version, ready, found, out, command, notes)
+    results = {
+        "name": name,
+        "version": kind,
+        "command": command,
+        "commit": collect.commits(ready, there),
+        "settings": {own.setting.name: own.config.model_dump(mode="json") for own in ready},
+        "arms": collect.by_arm(found),
+        "comparisons": collect.comparison_values(page),
+        "table": {"head": list(page.head), "rows": [list(row) for row in page.rows]},
+    }
+    if session.runtime.is_main:
+        write_study(out, page)
+        write_json(out / "results.json", results)
+    session.runtime.barrier()
+    return results | {"report": str(out / "index.html"), "title": study.title}
+
+
+def _train(ready: Sequence[Ready], seeds: Sequence[int], command: str, *, dry_run: bool, quiet: bool) -> None:
+    """The queue, seed by seed, so that the first seed of everything is there early."""
+    say = open_session(ready[0].of_seed(seeds[0]), quiet=quiet).reporter.say
+    total = sum(len(own.jobs(seed)) for own in ready for seed in seeds)
+    seconds: dict[str, float] = {}
+    if not dry_run and total:
+        seconds = estimate(ready, seeds, say)
+    weights = {own.setting.name: seconds.get(own.setting.name, 1.0) for own in ready}
+    expected = sum(len(own.jobs(seed)) * weights[own.setting.name] for own in ready for seed in seeds)
+    clock = Clock(total, expected, say)
+    for seed in seeds:
+        for own in ready:
+            run_setting(own, seed, weights[own.setting.name], clock, quiet=quiet, command=command)
+
+
+def _fabricated(own: Ready, folder: Path) -> Ready:
+    """A setting whose data are made up, in the format of its kind of data."""
+    data = own.config.data
+    root = make_data(data.kind, folder / data.kind)
+    fields = {"root": str(root), "cache": False, "disk_cache": ""}
+    return Ready(own.setting, own.config.model_copy(update={"data": data.model_copy(update=fields)}), own.folder)

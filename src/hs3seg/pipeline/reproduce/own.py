@@ -1,0 +1,129 @@
+"""Questions that the paper leaves open; ours, in small."""
+
+from hs3seg.pipeline.reproduce.paper import CAMVID, CORE, NYU_SMALL, with_arms
+from hs3seg.pipeline.reproduce.study import Row, Setting, Study, Variant, Version
+
+_NOTE = "HRNetV2-w18-small from scratch; NYU-Depth-v2 at 144x192, CamVid at 192x256."
+_BASE = ("none", "deep_supervision", "hs3")
+_BASE_TITLES = ("no supervision", "deep supervision", "HS3")
+
+
+def _base(setting: str) -> tuple[Row, ...]:
+    return tuple(Row(title, {}, setting, arm) for title, arm in zip(_BASE_TITLES, _BASE, strict=True))
+
+
+_COMPARED = ("none", "deep_supervision", "hs3", "random", "online")
+_COMPARED_TITLES = (*_BASE_TITLES, "random groups of HS3's sizes", "single phase")
+
+
+def _compared(setting: str, title: str) -> tuple[Row, ...]:
+    return tuple(Row(f"{title}: {t}", {}, setting, a) for t, a in zip(_COMPARED_TITLES, _COMPARED, strict=True))
+
+
+ARMS = Study(
+    "arms",
+    "Do the groups help, and must there be two phases?",
+    "",
+    "HS3 against deep supervision, against random groups of the same sizes, and against groups that are found while"
+    " the network trains.",
+    columns=("mIoU", "groups"),
+    small=Version(
+        (with_arms(CAMVID, _COMPARED), with_arms(NYU_SMALL, _COMPARED)),
+        (*_compared(CAMVID.name, "CamVid"), *_compared(NYU_SMALL.name, "NYU-Depth-v2")),
+        note=_NOTE,
+    ),
+)
+
+_RAW = Variant("affinity-raw", supervision={"normalize": "none"})
+
+AFFINITY = Study(
+    "affinity",
+    "Affinity: raw counts, rows of equal weight, or the diagonal kept",
+    "Sec. 3.1.1 (no numbers)",
+    "The paper clusters (C + C^T) / 2 of raw pixel counts, in which frequent classes dominate. Does dividing each row"
+    " of C by its sum, as we do, matter, and does leaving out C's diagonal, which only says how large a class is?",
+    columns=("mIoU", "groups"),
+    small=Version(
+        (with_arms(NYU_SMALL, (*_BASE, "hs3_diagonal"), (_RAW,)),),
+        (
+            *_base(NYU_SMALL.name),
+            Row("HS3, affinity of raw counts", {}, NYU_SMALL.name, _RAW.name),
+            Row("HS3, diagonal kept in the affinity", {}, NYU_SMALL.name, "hs3_diagonal"),
+        ),
+        seeds=(0, 1),
+        note=_NOTE,
+    ),
+)
+
+_GAMMAS = (0.1, 0.2, 0.7, 1.0)
+_USUAL_GAMMA = 0.4
+_GAMMA_HS3 = tuple(Variant(f"gamma-{gamma:g}", gamma=gamma) for gamma in _GAMMAS)
+_GAMMA_DEEP = tuple(Variant(f"deep-gamma-{g:g}", "deep_supervision", gamma=g) for g in (0.1, 1.0))
+
+GAMMA = Study(
+    "gamma",
+    "Weight of the stages' losses",
+    "Eq. 1 (no numbers)",
+    "The paper states no gamma. How much hangs on it?",
+    pictures=("sweep",),
+    sweep={"hs3": _USUAL_GAMMA, **{v.name: g for v, g in zip(_GAMMA_HS3, _GAMMAS, strict=True)}},
+    sweep_title="\u03b3 of HS3",
+    small=Version(
+        (with_arms(CAMVID, _BASE, (*_GAMMA_HS3, *_GAMMA_DEEP)),),
+        (
+            *_base(CAMVID.name),
+            *(Row(f"HS3, \u03b3 = {v.gamma:g}", {}, CAMVID.name, v.name) for v in _GAMMA_HS3),
+            *(Row(f"deep supervision, \u03b3 = {v.gamma:g}", {}, CAMVID.name, v.name) for v in _GAMMA_DEEP),
+        ),
+        seeds=(0,),
+        note=f"Rows without a gamma have {_USUAL_GAMMA:g}. {_NOTE}",
+    ),
+)
+
+_THREE = Setting(
+    "camvid-small-three-stages",
+    CAMVID.config,
+    _BASE,
+    overrides=("--supervision.stages", '["layer1", "stage2", "stage3"]'),
+)
+_PLACES: dict[str, tuple[str, ...]] = {"early": ("stage2",), "late": ("stage3",)}
+_HS3_PLACES = tuple(Variant(f"hs3-{name}", keep=stages) for name, stages in _PLACES.items())
+_DEEP_PLACES = tuple(Variant(f"deep-{name}", "deep_supervision", keep=stages) for name, stages in _PLACES.items())
+
+STAGES = Study(
+    "stages",
+    "Number and place of the supervised stages",
+    "Sec. 4.1 (no numbers)",
+    "The paper supervises the outputs of stages 2 and 3. What does one stage alone do, and a third, earlier one?",
+    columns=("mIoU", "groups"),
+    small=Version(
+        (with_arms(CAMVID, _BASE, (*_HS3_PLACES, *_DEEP_PLACES)), _THREE),
+        (
+            *_base(CAMVID.name),
+            Row("deep supervision, stage 2 alone", {}, CAMVID.name, "deep-early"),
+            Row("deep supervision, stage 3 alone", {}, CAMVID.name, "deep-late"),
+            Row("deep supervision, layer 1 and stages 2, 3", {}, _THREE.name, "deep_supervision"),
+            Row("HS3, stage 2 alone", {}, CAMVID.name, "hs3-early"),
+            Row("HS3, stage 3 alone", {}, CAMVID.name, "hs3-late"),
+            Row("HS3, layer 1 and stages 2, 3", {}, _THREE.name, "hs3"),
+        ),
+        seeds=(0,),
+        note=f"HS3 of one stage takes the groups that this stage has beside the other. {_NOTE}",
+    ),
+)
+
+HEADS = Study(
+    "heads",
+    "Heads of K_i groups, or of K classes with log-sum-exp",
+    "Sec. 3 (no numbers)",
+    "A head may have an output per group, or one per class whose probabilities are summed within a group. Which is"
+    " better?",
+    small=Version(
+        (with_arms(NYU_SMALL, (*CORE, "hs3_class_heads")),),
+        (*_base(NYU_SMALL.name), Row("HS3, heads of all classes", {}, NYU_SMALL.name, "hs3_class_heads")),
+        seeds=(0, 1),
+        note=_NOTE,
+    ),
+)
+
+OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS)

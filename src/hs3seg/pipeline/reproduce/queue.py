@@ -1,0 +1,232 @@
+"""The trainings of a study one after the other, with the time that is left; what is done is never done again."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hs3seg.analysis import SupervisionPlan
+from hs3seg.builders import make_network, make_stages, make_supervised, network_size
+from hs3seg.config import Config
+from hs3seg.files import write_json
+from hs3seg.nn import count_cost
+from hs3seg.pipeline import arms
+from hs3seg.pipeline.compare import compare_runs
+from hs3seg.pipeline.predict import predict_step
+from hs3seg.pipeline.predictions import submit_step
+from hs3seg.pipeline.reproduce.estimate import training_seconds
+from hs3seg.pipeline.reproduce.plans import same_training, variant_plan
+from hs3seg.pipeline.reproduce.settings import protocol_config
+from hs3seg.pipeline.reproduce.study import Setting, Variant
+from hs3seg.pipeline.run import run
+from hs3seg.pipeline.steps import Session, evaluate_step, open_session, profile_step, train_step
+from hs3seg.report import build_report
+from hs3seg.report.markup import duration
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A setting with its config and folder.
+
+    Args:
+        setting: What is trained.
+        config: Its values; seed and folder are replaced per run.
+        folder: Of its runs, one per seed: seed-S.
+    """
+
+    setting: Setting
+    config: Config
+    folder: Path
+
+    def of_seed(self, seed: int) -> Config:
+        """The config of one run."""
+        path = self.folder / f"seed-{seed}"
+        return self.config.model_copy(update={"seed": seed, "run_dir": str(path), "arms": ()})
+
+    def jobs(self, seed: int) -> list[str]:
+        """Trainings that are not there yet, phase one among them."""
+        path = self.folder / f"seed-{seed}"
+        names = self.setting.names
+        needed = any(map(arms.needs_phase_one, self.setting.arms)) or self.setting.variants
+        first = ["phase_one"] if needed or not names else []
+        file = path / "study.json"
+        trained_as = json.loads(file.read_text())["trained_as"] if file.exists() else {}
+        folders = dict.fromkeys(first, path / "phase_one")
+        folders |= {name: path / "arms" / trained_as.get(name, name) for name in names}
+        return [name for name, folder in folders.items() if not (folder / "train.json").exists()]
+
+
+@dataclass
+class Clock:
+    """How far a queue is.
+
+    Args:
+        total: Number of jobs.
+        seconds: Estimated, of all of them.
+        say: Prints a line.
+    """
+
+    total: int
+    seconds: float
+    say: Callable[[str], None]
+    done: int = 0
+    worked: float = 0.0
+    _began: float = field(default_factory=time.monotonic)
+
+    def finished(self, name: str, estimated: float) -> None:
+        """Says where the queue is after a job."""
+        self.done += 1
+        self.worked += estimated
+        gone = time.monotonic() - self._began
+        rest = max(0.0, self.seconds - self.worked)
+        left = gone * rest / self.worked if self.worked else rest
+        self.say(
+            f"queue: {self.done} of {self.total} done ({name}), {duration(gone)} gone, about {duration(left)} left"
+        )
+
+
+def estimate(ready: Sequence[Ready], seeds: Sequence[int], say: Callable[[str], None]) -> dict[str, float]:
+    """Setting -> estimated seconds of one training, measured by a few steps; says what the whole study will take."""
+    seconds: dict[str, float] = {}
+    total = 0.0
+    for own in ready:
+        count = sum(len(own.jobs(seed)) for seed in seeds)
+        if not count:
+            say(f"{own.setting.name}: all trainings are there")
+            continue
+        session = open_session(own.of_seed(seeds[0]), quiet=True)
+        taxonomy = session.dataset("train").taxonomy
+        stages = make_stages(own.config, make_network(own.config, taxonomy))
+        deep = arms.Setting(session, taxonomy, stages).deep()
+        seconds[own.setting.name] = training_seconds(session, deep)
+        total += count * seconds[own.setting.name]
+        say(f"{own.setting.name}: {count} trainings of about {duration(seconds[own.setting.name])}")
+    say(f"estimated time of the study on this machine as it is now: {duration(total)}")
+    return seconds
+
+
+def run_setting(own: Ready, seed: int, seconds: float, clock: Clock, *, quiet: bool, command: str) -> None:
+    """Trains and evaluates everything of a setting with one seed, and renews its pages.
+
+    Args:
+        own: The setting.
+        seed: Of initial weights, data order, augmentation and splits.
+        seconds: Estimated, of a training.
+        clock: Told of every finished job.
+        quiet: Show no progress.
+        command: For the pages.
+    """
+    config = own.of_seed(seed)
+    path = config.run_path
+    run(config, resume=(path / "run.json").exists(), quiet=quiet)  # claims the folder, or refuses it
+    session = open_session(config, quiet=quiet)
+    taxonomy = session.dataset("train").taxonomy
+    stages = make_stages(config, make_network(config, taxonomy))
+    place = arms.Setting(session, taxonomy, stages)
+    waiting = own.jobs(seed)
+    plans: dict[str, SupervisionPlan] = {}
+    trained_as: dict[str, str] = {}
+    if not own.setting.names:
+        arms.hs3_plan(place)
+        if waiting:
+            clock.finished(f"{own.setting.name} seed {seed} phase one", seconds)
+    makers = {arm: _arm(place, arm) for arm in own.setting.arms}
+    makers |= {variant.name: _variant(place, variant) for variant in own.setting.variants}
+    for name, make in makers.items():
+        began = time.monotonic()
+        plan = make()
+        if "phase_one" in waiting and (path / "phase_one" / "train.json").exists():
+            waiting.remove("phase_one")
+            clock.finished(f"{own.setting.name} seed {seed} phase one", seconds)
+        folder = _train(own, place, name, plan)
+        trained_as[name] = folder.name
+        plans[folder.name] = plan
+        if name in waiting:
+            clock.finished(f"{own.setting.name} seed {seed} {name}", seconds)
+        if session.runtime.is_main:
+            _add_seconds(path / "run.json", time.monotonic() - began)
+    if session.runtime.is_main:
+        _write_facts(own, session, path, plans, trained_as)
+        if own.setting.names:
+            compare_runs(own.folder, own.setting.name, command)
+    session.runtime.barrier()
+
+
+def _train(own: Ready, place: arms.Setting, name: str, plan: SupervisionPlan) -> Path:
+    """One arm's training and evaluations; gives its folder, which may be that of an equal one."""
+    session = place.session
+    config, path = session.config, place.path
+    arm = name if name in own.setting.arms else same_training(path / "arms", name, plan)
+    folder = path / "arms" / arm
+    if arm != name:
+        session.reporter.say(f"{name}: the groups are those of {arm}; it is not trained twice")
+    epochs = arms.arm_epochs(place, arm) if arm in own.setting.arms else 1.0
+    train_step(session, plan, folder, arm=arm, split=arms.arm_split(plan), epochs=epochs)
+    for split in config.data.evaluate_splits:
+        if not (folder / f"evaluation-{split}.json").exists():
+            evaluate_step(session, folder, split)
+    for protocol, words in own.setting.protocols.items():
+        out = folder / protocol
+        todo = [split for split in config.data.evaluate_splits if not (out / f"evaluation-{split}.json").exists()]
+        if todo:
+            other = Session(protocol_config(path, words), session.runtime, session.reporter)
+            for split in todo:
+                evaluate_step(other, folder, split, out=out)
+    if own.setting.submit and not (folder / "submission.zip").exists():
+        _submit(config, folder)
+        session.runtime.barrier()
+    return folder
+
+
+def _submit(config: Config, folder: Path) -> None:
+    """Predictions of the test split, packed for the server."""
+    images = Path(config.data.root) / "leftImg8bit" / "test"
+    predict_step(folder, [images], folder / "test", output="index", skip_existing=True)
+    submit_step(folder / "test", "test", ["--data.root", config.data.root], folder / "submission.zip")
+
+
+def _arm(place: arms.Setting, arm: str) -> Callable[[], SupervisionPlan]:
+    return lambda: arms.arm_plan(place, arm)
+
+
+def _variant(place: arms.Setting, variant: Variant) -> Callable[[], SupervisionPlan]:
+    return lambda: variant_plan(place, variant)
+
+
+def _add_seconds(path: Path, seconds: float) -> None:
+    facts = json.loads(path.read_text())
+    write_json(path, {**facts, "seconds": facts["seconds"] + seconds})
+
+
+def _write_facts(
+    own: Ready, session: Session, path: Path, plans: Mapping[str, SupervisionPlan], trained_as: Mapping[str, str]
+) -> None:
+    """profile.json, study.json (what is trained as what, costs at the paper's size) and the run's report."""
+    config = session.config
+    taxonomy = session.dataset("train").taxonomy
+    known: dict[str, Any] = {}
+    file = path / "study.json"
+    if file.exists():
+        known = json.loads(file.read_text())
+    write_json(path / "profile.json", profile_step(config, taxonomy, plans))
+    write_json(
+        file,
+        {
+            "trained_as": {**known.get("trained_as", {}), **trained_as},
+            "gmacs": {**known.get("gmacs", {}), **_gmacs(own, config, plans, session)},
+        },
+    )
+    build_report(path)
+
+
+def _gmacs(own: Ready, config: Config, plans: Mapping[str, SupervisionPlan], session: Session) -> dict[str, float]:
+    """Cost at inference of every arm, at the size that the paper counts at."""
+    taxonomy = session.dataset("train").taxonomy
+    shape = (1, config.data.channels, *(own.setting.size or network_size(config)))
+    plain = count_cost(make_network(config, taxonomy), shape).gmacs
+    return {
+        arm: plain if plan.fuse is None else count_cost(make_supervised(config, plan, taxonomy).strip(), shape).gmacs
+        for arm, plan in plans.items()
+    }

@@ -1,0 +1,129 @@
+"""What a comparison found, and what its numbers allow to say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hs3seg.analysis import Comparison
+from hs3seg.analysis.comparison import smallest_sign_p
+from hs3seg.report.comparison_cost import Spent
+from hs3seg.report.markup import arm_title, in_sentence, listed, percent, points
+
+
+@dataclass(frozen=True)
+class SplitComparison:
+    """All arms on one split.
+
+    Args:
+        split: Name.
+        reference: The arm that the others are compared with.
+        arms: Arm -> comparison.
+        per_class: Arm -> class -> differences of IoU to the reference by the comparison's seeds; may be empty.
+        reference_iou: Class -> mean IoU of the reference over all its seeds, nan where no such pixel is.
+        without_pair: Arm -> its seeds, for arms that share none with the reference.
+        spent: Arm -> what its trainings cost, on the comparison's seeds.
+    """
+
+    split: str
+    reference: str
+    arms: Mapping[str, Comparison]
+    per_class: Mapping[str, Mapping[str, Sequence[float]]]
+    reference_iou: Mapping[str, float] = field(default_factory=dict)
+    without_pair: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    spent: Mapping[str, Spent] = field(default_factory=dict)
+
+    @property
+    def others(self) -> dict[str, Comparison]:
+        """All arms but the reference."""
+        return {arm: c for arm, c in self.arms.items() if arm != self.reference}
+
+
+def sentence(comparison: Comparison, reference: str, split: str) -> str:
+    """What one arm's numbers allow to say."""
+    name, base = arm_title(comparison.arm), in_sentence(reference)
+    n = len(comparison.seeds)
+    gain = f"{points(comparison.difference)} points of mIoU"
+    if comparison.interval is None:
+        return f"{split}: {name} against {base}: {gain} with one seed, which decides nothing."
+    low, high = (points(value) for value in comparison.interval)
+    between = f"{gain}, {low} to {high} at {100 * comparison.confidence:.0f} %, {n} seeds"
+    if not comparison.is_significant:
+        return f"{split}: {name} and {base} cannot be told apart ({between})."
+    better = "better" if comparison.difference > 0 else "worse"
+    if comparison.holds_among_all:
+        return f"{split}: {name} is {better} than {base} ({between})."
+    return (
+        f"{split}: {name} is {better} than {base} taken alone, but not among all arms that were compared"
+        f" ({between}; p = {p_value(comparison.adjusted_p)} after Holm)."
+    )
+
+
+def caveats(found: SplitComparison) -> list[str]:
+    """What a reader must know of these numbers: how many comparisons, how few seeds, who lacks which."""
+    lines = []
+    base, others = in_sentence(found.reference), list(found.others.values())
+    tested = [c for c in others if c.p is not None]
+    if len(tested) > 1:
+        lines.append(
+            f"{len(tested)} arms are compared with {base}. Without any real difference, one interval in twenty would"
+            f" leave out zero, so in {100 * (1 - 0.95 ** len(tested)):.0f} % of such comparisons at least one of"
+            f" {len(tested)} independent ones; the p after Holm allows for all {len(tested)} of this split, the"
+            " intervals for none."
+        )
+    few = sorted({len(c.seeds) for c in others if smallest_sign_p(len(c.seeds)) > 0.05})
+    if few:
+        floors = listed([f"{p_value(smallest_sign_p(n))} with {n} seed{'s' * (n > 1)}" for n in few])
+        lines.append(
+            f"The sign test cannot go below {floors}: it reaches 5 % from six seeds on, where all agree. With fewer"
+            " seeds the interval rests on the differences being spread as Student's law has it."
+        )
+    if not others:
+        return lines
+    most = found.arms[found.reference].seeds
+    for comparison in others:
+        if comparison.seeds != most:
+            shared = [i for i, seed in enumerate(most) if seed in comparison.seeds]
+            own = found.arms[found.reference].values
+            mean = sum(own[i] for i in shared) / len(shared)
+            lines.append(
+                f"{arm_title(comparison.arm)} is compared on {_seeds(comparison.seeds)} of {_numbers(most)} only,"
+                f" where {base} has {percent(mean)} %."
+            )
+    for arm, seeds in found.without_pair.items():
+        lines.append(f"{arm_title(arm)} has no seed in common with {base} (only {_numbers(seeds)}): it is left out.")
+    return lines
+
+
+HEAD = ("arm", "seeds", "mIoU %", "spread", "difference", "interval", "p", "p, Holm", "sign test p")
+
+
+def scores_rows(found: SplitComparison) -> list[list[str]]:
+    """A row of plain text per arm, below `HEAD`."""
+    rows = []
+    whole = len(found.arms[found.reference].seeds)
+    for arm, c in found.arms.items():
+        n = str(len(c.seeds)) if len(c.seeds) == whole else f"{len(c.seeds)} of {whole}"
+        interval = "-" if c.interval is None else f"{points(c.interval[0])} to {points(c.interval[1])}"
+        spread = "-" if math.isnan(c.spread) else f"{100 * c.spread:.1f}"
+        told = ["reference", "", "", "", ""]
+        if arm != found.reference:
+            told = [points(c.difference), interval, p_value(c.p), p_value(c.adjusted_p), p_value(c.sign_p)]
+        rows.append([arm_title(arm), n, percent(c.mean), spread, *told])
+    return rows
+
+
+def p_value(p: float | None) -> str:
+    """`0.25`, `0.031` or `< 0.001`."""
+    if p is None:
+        return "-"
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {_numbers(seeds)}"
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    return listed([str(seed) for seed in seeds])

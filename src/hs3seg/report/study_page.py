@@ -1,0 +1,252 @@
+"""The page of a study: the paper's rows beside ours, intervals, pictures, and how it was made."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hs3seg.files import write_atomically
+from hs3seg.report.canvas import Canvas, text_width
+from hs3seg.report.comparison import HEAD, SplitComparison, interval_figure, scores_rows, sentence
+from hs3seg.report.figure import Axes, Figure, legend, ticks
+from hs3seg.report.markup import data_uri, definitions, escape, percent, table, tag
+from hs3seg.report.theme import css_variables
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is pixels already.
+
+    Args:
+        name: Stem of its PNG file.
+        png: Its content.
+        caption: Text below.
+    """
+
+    name: str
+    png: bytes
+    caption: str
+
+    def html(self) -> str:
+        """The `<figure>` element; its picture is inside, stored lossy."""
+        image = Image.open(io.BytesIO(self.png)).convert("RGB")
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=85, method=2)
+        drawing = (
+            f'<img src="{data_uri(buffer.getvalue(), "webp")}" width="{image.width}" height="{image.height}"'
+            f' style="max-width:100%;height:auto" alt="{escape(self.caption)}">'
+        )
+        return tag("figure", drawing + tag("figcaption", escape(self.caption)))
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """What the page of a study says.
+
+    Args:
+        title: Of the study.
+        source: Where the paper's numbers stand.
+        question: What is asked.
+        notes: How ours differs, and what is missing; a paragraph each.
+        head: Of the table.
+        rows: As many cells each; plain text.
+        comparisons: (setting, its comparison), in order.
+        figures: Drawn.
+        pictures: Pixels.
+        facts: What was trained, by setting.
+        links: Text -> address relative to the page.
+        command: That made it.
+    """
+
+    title: str
+    source: str
+    question: str
+    notes: Sequence[str]
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    comparisons: Sequence[tuple[str, SplitComparison]]
+    figures: Sequence[Figure]
+    pictures: Sequence[Picture]
+    facts: Mapping[str, str]
+    links: Mapping[str, str]
+    command: str
+
+
+def sweep_figure(
+    name: str,
+    x_title: str,
+    ours: Mapping[float, Sequence[float]],
+    paper: Mapping[float, float] | None = None,
+    levels: Mapping[str, float] | None = None,
+) -> Figure | None:
+    """Draws mIoU against a setting: a dot per seed, a line through their means; the paper's in a panel of its own.
+
+    Args:
+        name: Stem of the PNG file.
+        x_title: Of the axis.
+        ours: Place -> one mIoU per seed, fractions.
+        paper: Place -> the paper's mIoU, a fraction.
+        levels: Name -> mean mIoU of an arm without a place, drawn as a level line.
+
+    Returns:
+        None with fewer than two places of ours.
+    """
+    if len(ours) < 2:
+        return None
+    panels: list[tuple[str, str, dict[float, list[float]], dict[str, float]]] = [
+        ("ours", "accent", {x: list(values) for x, values in sorted(ours.items())}, dict(levels or {}))
+    ]
+    if paper and len(paper) > 1:
+        panels.append(("paper", "stage0", {x: [value] for x, value in sorted(paper.items())}, {}))
+    canvas = Canvas(430.0 * len(panels), 340)
+    for number, (title, colour, points, own_levels) in enumerate(panels):
+        seen = [v for values in points.values() for v in values] + list(own_levels.values())
+        margin = max(0.002, 0.12 * (max(seen) - min(seen)))
+        places = sorted(points)
+        reach = 0.05 * (places[-1] - places[0])
+        axes = Axes(
+            canvas,
+            *(430.0 * number + 58, 44, 352, 240),
+            x=(places[0] - reach, places[-1] + reach),
+            y=(min(seen) - margin, max(seen) + margin),
+        )
+        canvas.text(430.0 * number + 58, 14, title, colour, 13, bold=True)
+        _frame(axes, x_title, places)
+        entries = []
+        for index, (level, value) in enumerate(own_levels.items()):
+            shade = ("faint", "stage1", "stage3")[index % 3]
+            _, y = axes.place(places[0], value)
+            canvas.line([(axes.left, y), (axes.left + axes.width, y)], shade, 1.5, dash=5)
+            entries.append((f"{level} {percent(value)}", shade))
+        if entries:
+            legend(canvas, 430.0 * number + 110, 14, 430.0 * (number + 1) - 10, entries)
+        means = [(x, float(np.mean(points[x]))) for x in places]
+        canvas.line([axes.place(*pair) for pair in means], colour, 2)
+        for x in places:
+            for value in points[x] if len(points[x]) > 1 else []:
+                canvas.disc(*axes.place(x, value), 3, "faint", title=f"{x:g}: {percent(value)} %")
+        for x, mean in means:
+            canvas.disc(*axes.place(x, mean), 5, colour, title=f"{x:g}: mean {percent(mean)} %")
+    label = "; ".join(f"{x:g}: {percent(float(np.mean(v)))} %" for x, v in sorted(ours.items()))
+    return Figure(name, canvas, f"mIoU against {x_title}: {label}", "Large: mean; small: seeds.", natural=True)
+
+
+def _frame(axes: Axes, x_title: str, places: Sequence[float]) -> None:
+    """Grid and titles; the tick labels of x are the places themselves."""
+    canvas, bottom, right = axes.canvas, axes.top + axes.height, axes.left + axes.width
+    for value in ticks(*axes.y, 5):
+        _, y = axes.place(places[0], value)
+        canvas.line([(axes.left, y), (right, y)], "rule", 1)
+        canvas.text(axes.left - 8, y, f"{100 * value:.1f}", "muted", 11, anchor="end")
+    canvas.line([(axes.left, bottom), (right, bottom)], "faint", 1)
+    free = axes.left - 20
+    for value in places:
+        x, _ = axes.place(value, 0)
+        canvas.line([(x, bottom), (x, bottom + 4)], "faint", 1)
+        text = f"{value:g}"
+        if x - text_width(text, 11) / 2 > free:
+            canvas.text(x, bottom + 14, text, "muted", 11, anchor="middle")
+            free = x + text_width(text, 11) / 2 + 2
+    canvas.text((axes.left + right) / 2, bottom + 34, x_title, "muted", 11.5, anchor="middle")
+    canvas.text(axes.left - 44, axes.top + axes.height / 2, "mIoU, %", "muted", 11.5, anchor="middle", upright=True)
+
+
+def write_study(folder: Path, page: StudyPage) -> Path:
+    """Writes index.html, README.md and a PNG per picture.
+
+    Args:
+        folder: Where.
+        page: What it says.
+
+    Returns:
+        Path of index.html.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = list(page.figures)
+    for setting, found in page.comparisons:
+        figure = interval_figure(found)
+        if figure is not None:
+            drawn.append(Figure(f"{figure.name}-{setting}", figure.canvas, figure.label, figure.caption, natural=True))
+    for figure in drawn:
+        _write(folder / f"{figure.name}.png", figure.canvas.png())
+    for picture in page.pictures:
+        _write(folder / f"{picture.name}.png", picture.png)
+    _write(folder / "index.html", _html(page, drawn).encode())
+    _write(folder / "README.md", _markdown(page, drawn).encode())
+    return folder / "index.html"
+
+
+def findings(page: StudyPage) -> list[str]:
+    """What the numbers allow to say, a sentence per arm and split."""
+    many = len({setting for setting, _ in page.comparisons}) > 1
+    return [
+        (f"{setting}, " if many else "") + sentence(comparison, found.reference, found.split)
+        for setting, found in page.comparisons
+        for arm, comparison in found.arms.items()
+        if arm != found.reference
+    ]
+
+
+def _html(page: StudyPage, drawn: Sequence[Figure]) -> str:
+    notes = "".join(tag("p", escape(note), class_="note") for note in page.notes)
+    rows = table(page.head, [[escape(cell) for cell in row] for row in page.rows]) if page.rows else ""
+    sections = [f"<section><h2>The paper's rows and ours</h2>{rows}{notes}</section>"]
+    if drawn or page.pictures:
+        shown = "".join(figure.html() for figure in drawn) + "".join(picture.html() for picture in page.pictures)
+        sections.append(f"<section><h2>Pictures</h2>{shown}</section>")
+    for setting, found in page.comparisons:
+        scores = table(HEAD, [[escape(cell) for cell in row] for row in scores_rows(found)])
+        sections.append(f"<section><h2>{escape(setting)}, {escape(found.split)}</h2>{scores}</section>")
+    sections.append(f"<section><h2>What was trained</h2>{definitions(page.facts)}</section>")
+    links = ", ".join(f'<a href="{escape(address)}">{escape(text)}</a>' for text, address in page.links.items())
+    said = "".join(f"<li>{escape(line)}</li>" for line in findings(page))
+    style = css_variables() + files("hs3seg.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(page.title)}: hs3seg study</title><style>{style}</style></head><body>"
+        f'<header><p class="kicker">{escape(page.source)}</p><h1>{escape(page.title)}</h1>'
+        + tag("p", escape(page.question))
+        + (tag("ul", said, class_="findings") if said else "")
+        + (f"<p>Runs: {links}</p>" if links else "")
+        + f'<p class="note">{escape(page.command)}</p></header>'
+        + f"<main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
+def _markdown(page: StudyPage, drawn: Sequence[Figure]) -> str:
+    lines = [f"# {page.title}", "", f"{page.source}. {page.question}", ""]
+    lines += [f"- {line}" for line in findings(page)] + [""]
+    if page.rows:
+        lines += _table(page.head, page.rows)
+    lines += [f"{note}\n" for note in page.notes]
+    for figure in drawn:
+        lines += [f"![{figure.name}]({figure.name}.png)", ""]
+    for picture in page.pictures:
+        lines += [f"![{picture.name}]({picture.name}.png)", "", picture.caption, ""]
+    for setting, found in page.comparisons:
+        lines += [f"## {setting}, {found.split}", "", *_table(HEAD, scores_rows(found))]
+    lines += ["## What was trained", "", *(f"- {name}: {what}" for name, what in page.facts.items()), ""]
+    lines += [f"Made by `{page.command}`. Arms of one seed share initial weights, data order and augmentation."]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+    ]
+
+
+def _write(path: Path, content: bytes) -> None:
+    def write(temporary: Path) -> Any:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write)

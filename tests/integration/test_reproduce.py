@@ -1,0 +1,99 @@
+"""Every table and figure of the paper, each step of it, on made-up data in the true formats."""
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hs3seg.pipeline.reproduce import STUDIES
+from tests.integration.conftest import Call, Fails
+
+HEAVY = pytest.mark.slow
+FULL = [pytest.param(s.name, marks=HEAVY) for s in STUDIES.values() if s.full is not None]
+
+
+def reproduced(hs3: Call, tmp_path: Path, *words: object) -> dict[str, object]:
+    try:
+        found = hs3("reproduce", *words, "--dry-run", "--runs", tmp_path, "--train.threads", "1")
+        page = Path(str(found["report"])).read_text()
+        assert "the numbers mean nothing" in page
+        return found
+    finally:
+        for path in [*tmp_path.rglob("*.safetensors"), *tmp_path.rglob("state.pt")]:
+            path.unlink()  # pytest keeps its folders, and weights are large
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_papers_own_settings_run_dry(name: str, tmp_path: Path, hs3: Call) -> None:
+    study = STUDIES[name]
+    assert study.full is not None
+    found = reproduced(hs3, tmp_path, name)
+    trained = sum(len(setting.names or ("hs3",)) for setting in study.full.settings)
+    arms = found["arms"]
+    assert isinstance(arms, dict)
+    assert len(arms) == trained
+    for setting in study.full.settings:
+        if setting.submit:
+            submissions = list((tmp_path / "dry" / setting.name).rglob("submission.zip"))
+            assert len(submissions) == len(setting.arms)
+
+
+def test_a_study_is_paired_shared_and_resumed(tmp_path: Path, hs3: Call) -> None:
+    runs = tmp_path / "runs"
+    words = ["reproduce", "table6", "--small", "--dry-run", "--runs", runs, "--train.threads", "1", "--seeds", "0,1"]
+    first = hs3(*words)
+    arms = first["arms"]
+    assert list(arms) == ["none", "deep_supervision", "hs3", "manual", "kmeans", "random"]
+    assert all(list(own) == ["0", "1"] for own in arms.values())
+    folder = runs / "dry" / "camvid-small" / "seed-0"
+    for arm, own in arms.items():
+        written = json.loads((folder / "arms" / arm / "evaluation-val.json").read_text())
+        assert own["0"]["miou"] == written["miou"]
+    assert arms["manual"]["0"]["num_groups"] == {"stage2": 7, "stage3": 9}
+    assert arms["kmeans"]["0"]["num_groups"] == arms["hs3"]["0"]["num_groups"]
+    times = {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")}
+    assert len(times) == 2 * (6 + 1)  # and phase one, once per seed
+    again = hs3(*words)
+    assert again["arms"] == arms
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")} == times
+    table = again["table"]
+    assert table["head"] == ["", "mIoU, paper", "mIoU, ours", "groups", "seeds"]
+    row = next(row for row in table["rows"] if row[0] == "HS3, manual")
+    scores = [100 * arms["manual"][seed]["miou"] for seed in ("0", "1")]
+    assert row[1] == "77.9"
+    assert row[2] == f"{np.mean(scores):.1f} \u00b1 {np.std(scores, ddof=1):.1f}"
+    assert row[3:] == ["7, 9", "2"]
+    page = Path(again["report"])
+    assert json.loads((page.parent / "results.json").read_text())["arms"] == arms
+    assert "seed-1/report/index.html" in page.read_text()
+    assert "| HS3, manual | 77.9 |" in (page.parent / "README.md").read_text()
+    shutil.rmtree(runs)
+
+
+def test_studies_of_one_setting_share_its_trainings(tmp_path: Path, hs3: Call) -> None:
+    common = ["--small", "--dry-run", "--runs", tmp_path, "--train.threads", "1"]
+    hs3("reproduce", "fig2", *common)
+    folder = tmp_path / "dry" / "nyuv2-small" / "seed-0"
+    phase_one = (folder / "phase_one" / "weights.safetensors").stat().st_mtime_ns
+    assert not (folder / "arms").exists()  # the analysis is all that the figure needs
+    found = hs3("reproduce", "table5", *common)
+    assert (folder / "phase_one" / "weights.safetensors").stat().st_mtime_ns == phase_one
+    deep, theta = found["arms"]["deep_supervision"]["0"], found["arms"]["theta-0"]["0"]
+    assert theta["trained_as"] == "deep_supervision"  # 0 degrees: all stages have all classes
+    assert theta["miou"] == deep["miou"]
+    sizes = [list(found["arms"][f"theta-{t}"]["0"]["num_groups"].values()) for t in (0, 50, 75, 80, 85, 90)]
+    assert sizes[0] == [40, 40]
+    assert all(later <= earlier for a, b in itertools.pairwise(sizes) for earlier, later in zip(a, b, strict=True))
+    page = hs3("reproduce", "table5", *common, "--page")
+    assert page["arms"] == found["arms"]
+
+
+def test_what_cannot_be_reproduced_is_said(tmp_path: Path, fails: Fails, hs3: Call) -> None:
+    assert "unknown study 'table9'" in fails("reproduce", "table9")
+    assert "add --small" in fails("reproduce", "heads")
+    assert "give each once" in fails("reproduce", "table6", "--dry-run", "--seeds", "1,1", "--runs", tmp_path)
+    assert "data.root" in fails("reproduce", "table6", "--small", "--runs", tmp_path)
+    assert set(hs3("reproduce", "list")["studies"]) == set(STUDIES)

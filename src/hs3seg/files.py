@@ -29,7 +29,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON, atomically; NaN is refused, since JSON has none."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Writes `value` as JSON, atomically; NaN is refused, since JSON has none.
+
+    Args:
+        path: Final place; its folder is made.
+        value: Plain values.
+        indent: Of nested values; None = all on one line, for files of many numbers.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,5 +1,6 @@
 """Every table and figure of the paper, each step of it, on made-up data in the true formats."""
 
+import io
 import itertools
 import json
 import shutil
@@ -89,6 +90,46 @@ def test_studies_of_one_setting_share_its_trainings(tmp_path: Path, hs3: Call) -
     assert all(later <= earlier for a, b in itertools.pairwise(sizes) for earlier, later in zip(a, b, strict=True))
     page = hs3("reproduce", "table5", *common, "--page")
     assert page["arms"] == found["arms"]
+
+
+def test_a_study_goes_on_from_kept_numbers(tmp_path: Path, hs3: Call) -> None:
+    runs, keep, public = tmp_path / "runs", tmp_path / "kept", tmp_path / "public"
+    words = ["--small", "--dry-run", "--runs", runs, "--train.threads", "1", "--keep", keep]
+    found = hs3("reproduce", "table6", *words, "--publish", public)
+    kept = {file.stem for file in (keep / "camvid-small" / "seed-0").iterdir()}
+    assert kept == {"phase_one", "none", "deep_supervision", "hs3", "manual", "kmeans", "random"}
+    before = (runs / "dry" / "camvid-small" / "seed-0" / "arms" / "hs3" / "confusion-val.npz").read_bytes()
+    commit = found["commit"]
+    shutil.rmtree(runs)
+    again = hs3("reproduce", "table6", *words)
+    assert again["arms"] == found["arms"]
+    assert again["table"] == found["table"]
+    assert again["comparisons"] == found["comparisons"]
+    assert again["commit"] == commit
+    assert not list(runs.rglob("*.safetensors"))  # nothing was trained
+    restored = runs / "dry" / "camvid-small" / "seed-0" / "arms" / "hs3" / "confusion-val.npz"
+    with np.load(io.BytesIO(before)) as one, np.load(restored) as other:
+        assert {k: v.tolist() for k, v in one.items()} == {k: v.tolist() for k, v in other.items()}
+    (keep / "camvid-small" / "seed-0" / "random.json").unlink()
+    shutil.rmtree(runs)
+    once_more = hs3("reproduce", "table6", *words)
+    assert [p.parent.name for p in runs.rglob("*.safetensors")] == ["random"]  # what is missing, by the kept plan
+    assert once_more["arms"]["random"]["0"]["num_groups"] == found["arms"]["random"]["0"]["num_groups"]
+    text = (public / "README.md").read_text()
+    assert "| HS3, manual | 77.9 |" in text
+    assert {p.name for p in public.iterdir()} >= {"README.md", "results.json"}
+    assert not list(public.glob("*.html"))
+
+
+def test_kept_numbers_of_another_recipe_are_not_taken(tmp_path: Path, hs3: Call) -> None:
+    keep = tmp_path / "kept"
+    words = ["reproduce", "fig2", "--small", "--dry-run", "--train.threads", "1", "--keep", keep]
+    hs3(*words, "--runs", tmp_path / "one")
+    other = tmp_path / "other"
+    hs3(*words, "--runs", other, "--train.learning_rate", "0.01")
+    assert [p.parent.name for p in other.rglob("*.safetensors")] == ["phase_one"]
+    values = json.loads((keep / "nyuv2-small" / "seed-0" / "phase_one.json").read_text())
+    assert values["train"]["identity"]["config"] == values["fingerprint"]  # the first recipe's are still there
 
 
 def test_what_cannot_be_reproduced_is_said(tmp_path: Path, fails: Fails, hs3: Call) -> None:

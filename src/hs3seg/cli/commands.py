@@ -85,6 +85,8 @@ def reproduce(options: Namespace, overrides: list[str]) -> Result:
         runs=Path(options.runs) if options.runs else None,
         configs=options.configs,
         page_only=options.page,
+        keep=Path(options.keep) if options.keep else None,
+        publish=Path(options.publish) if options.publish else None,
         overrides=overrides,
     )
     return values, show.study

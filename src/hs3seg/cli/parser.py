@@ -94,6 +94,10 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     reproduce.add_argument("--out", metavar="DIR", help="folder of the page; default: runs/studies/KIND/NAME-page")
     reproduce.add_argument("--runs", metavar="DIR", help="folder of the trainings; default: runs/studies")
     reproduce.add_argument("--configs", default="", metavar="DIR", help="folder of configs; default: the checkout's")
+    reproduce.add_argument(
+        "--keep", metavar="DIR", help="numbers of finished trainings, without weights: read from there, and added to it"
+    )
+    reproduce.add_argument("--publish", metavar="DIR", help="also write README.md and figures without photographs here")
     reproduce.add_argument("--page", action="store_true", help="train nothing: only the page of what is there")
 
     train = command("train", "train one network by one plan", OVERRIDES)

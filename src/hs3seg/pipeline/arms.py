@@ -21,6 +21,7 @@ from hs3seg.analysis.clustering import kmeans_groupings
 from hs3seg.analysis.confusion import load_embeddings
 from hs3seg.builders import make_fuse, make_online
 from hs3seg.errors import ConfigError, PlanError
+from hs3seg.pipeline.kept import is_kept
 from hs3seg.pipeline.steps import Session, analyze_step, plan_step, train_step
 from hs3seg.taxonomy import Taxonomy
 
@@ -97,7 +98,7 @@ def hs3_plan(setting: Setting, name: str = "", **changes: Any) -> SupervisionPla
     by_hand = session.config.supervision.plan
     if by_hand:
         return _loaded(setting, by_hand)
-    confusion = _analyzed(setting)
+    confusion = measured(setting)
     target = path / (f"plan-{name}.toml" if name else "plan.toml")
     if session.runtime.is_main:
         plan_step(session, confusion, setting.taxonomy, target, **changes)
@@ -105,9 +106,18 @@ def hs3_plan(setting: Setting, name: str = "", **changes: Any) -> SupervisionPla
     return SupervisionPlan.load(target)
 
 
-def _analyzed(setting: Setting, *, with_embeddings: bool = False) -> Path:
-    """Phase one and the analysis; the path of its matrices."""
+def measured(setting: Setting, *, with_embeddings: bool = False) -> Path:
+    """Phase one and the analysis; the path of its matrices.
+
+    Args:
+        setting: Whose.
+        with_embeddings: Also embeddings.npz, for groups by k-means.
+    """
     session, path = setting.session, setting.path
+    known = path / "analysis" / "confusion.npz"
+    needed = [known, known.with_name("embeddings.npz")] if with_embeddings else [known]
+    if is_kept(path / "phase_one") and all(file.exists() for file in needed):
+        return known
     train_step(session, setting.deep(), path / "phase_one", arm="phase_one", split="reduced")
     return analyze_step(session, path / "phase_one", path / "analysis", with_embeddings=with_embeddings)
 
@@ -131,7 +141,7 @@ def _manual(setting: Setting) -> SupervisionPlan:
 def _kmeans(setting: Setting) -> SupervisionPlan:
     """As many groups per stage as HS3 has, but by k-means on the stage's class embeddings (Table 6)."""
     plan = hs3_plan(setting)
-    embeddings = load_embeddings(_analyzed(setting, with_embeddings=True).with_name("embeddings.npz"))
+    embeddings = load_embeddings(measured(setting, with_embeddings=True).with_name("embeddings.npz"))
     stages: list[StagePlan] = []
     for stage in plan.stages:
         size = stage.grouping.num_groups

@@ -26,11 +26,13 @@ class Picture:
         name: Stem of its PNG file.
         png: Its content.
         caption: Text below.
+        drawn: The same without photographs; empty = there is none.
     """
 
     name: str
     png: bytes
     caption: str
+    drawn: bytes = b""
 
     def html(self) -> str:
         """The `<figure>` element; its picture is inside, stored lossy."""
@@ -167,18 +169,45 @@ def write_study(folder: Path, page: StudyPage) -> Path:
         Path of index.html.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    figures = _drawn(page)
+    _write_pictures(folder, figures, {picture.name: picture.png for picture in page.pictures})
+    _write(folder / "index.html", _html(page, figures).encode())
+    _write(folder / "README.md", _markdown(page, figures, [p.name for p in page.pictures]).encode())
+    return folder / "index.html"
+
+
+def publish_study(folder: Path, page: StudyPage) -> Path:
+    """Writes README.md and a PNG per picture, none of them a photograph of the data set.
+
+    Args:
+        folder: Where.
+        page: What it says.
+
+    Returns:
+        Path of README.md.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = _drawn(page)
+    pictures = {picture.name: picture.drawn for picture in page.pictures if picture.drawn}
+    _write_pictures(folder, figures, pictures)
+    _write(folder / "README.md", _markdown(page, figures, list(pictures)).encode())
+    return folder / "README.md"
+
+
+def _drawn(page: StudyPage) -> list[Figure]:
     drawn = list(page.figures)
     for setting, found in page.comparisons:
         figure = interval_figure(found)
         if figure is not None:
             drawn.append(Figure(f"{figure.name}-{setting}", figure.canvas, figure.label, figure.caption, natural=True))
-    for figure in drawn:
+    return drawn
+
+
+def _write_pictures(folder: Path, figures: Sequence[Figure], pictures: Mapping[str, bytes]) -> None:
+    for figure in figures:
         _write(folder / f"{figure.name}.png", figure.canvas.png())
-    for picture in page.pictures:
-        _write(folder / f"{picture.name}.png", picture.png)
-    _write(folder / "index.html", _html(page, drawn).encode())
-    _write(folder / "README.md", _markdown(page, drawn).encode())
-    return folder / "index.html"
+    for name, png in pictures.items():
+        _write(folder / f"{name}.png", png)
 
 
 def findings(page: StudyPage) -> list[str]:
@@ -219,7 +248,7 @@ def _html(page: StudyPage, drawn: Sequence[Figure]) -> str:
     )
 
 
-def _markdown(page: StudyPage, drawn: Sequence[Figure]) -> str:
+def _markdown(page: StudyPage, drawn: Sequence[Figure], pictures: Sequence[str]) -> str:
     lines = [f"# {page.title}", "", f"{page.source}. {page.question}", ""]
     lines += [f"- {line}" for line in findings(page)] + [""]
     if page.rows:
@@ -227,7 +256,7 @@ def _markdown(page: StudyPage, drawn: Sequence[Figure]) -> str:
     lines += [f"{note}\n" for note in page.notes]
     for figure in drawn:
         lines += [f"![{figure.name}]({figure.name}.png)", ""]
-    for picture in page.pictures:
+    for picture in [picture for picture in page.pictures if picture.name in pictures]:
         lines += [f"![{picture.name}]({picture.name}.png)", "", picture.caption, ""]
     for setting, found in page.comparisons:
         lines += [f"## {setting}, {found.split}", "", *_table(HEAD, scores_rows(found))]

@@ -11,6 +11,7 @@ import numpy as np
 
 from hs3seg.analysis import SupervisionPlan, compare_arms
 from hs3seg.pipeline.compare import REFERENCES
+from hs3seg.pipeline.kept import PHASE_ONE, commit_of
 from hs3seg.pipeline.reproduce.queue import Ready
 from hs3seg.pipeline.reproduce.settings import describe
 from hs3seg.pipeline.reproduce.study import Row, Study, Version
@@ -258,11 +259,15 @@ def _pictures(study: Study, ready: Sequence[Ready], found: Found) -> list[Pictur
                     f"{own.setting.name}, {split}, {_seed(path)}: spread evenly over the split, not chosen by quality."
                     " A stage's picture has its groups' colours."
                 )
-                pictures.append(Picture(f"samples-{own.setting.name}-{split}", contact_sheet(samples), caption))
+                drawn = [(name, [tile for tile in tiles if not tile.photo]) for name, tiles in samples]
+                name = f"samples-{own.setting.name}-{split}"
+                pictures.append(Picture(name, contact_sheet(samples), caption, contact_sheet(drawn)))
     return pictures
 
 
 def commits(ready: Sequence[Ready], seeds: Sequence[int]) -> str:
     """Of the sources that trained, as the runs say; several with commas."""
-    files = [own.folder / f"seed-{seed}" / "run.json" for own in ready for seed in seeds]
-    return ", ".join(sorted({str(json.loads(file.read_text()).get("commit")) for file in files if file.exists()}))
+    runs = [own.folder / f"seed-{seed}" for own in ready for seed in seeds]
+    trained = [(run, file.parent) for run in runs for file in run.glob("arms/*/train.json")]
+    trained += [(run, run / PHASE_ONE) for run in runs if (run / PHASE_ONE / "train.json").exists()]
+    return ", ".join(sorted({commit_of(folder, run) for run, folder in trained}))

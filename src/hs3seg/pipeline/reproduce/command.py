@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ from hs3seg.errors import ConfigError
 from hs3seg.files import write_json
 from hs3seg.pipeline.reproduce import collect
 from hs3seg.pipeline.reproduce.fabricated import make_data
-from hs3seg.pipeline.reproduce.queue import Clock, Ready, estimate, run_setting
+from hs3seg.pipeline.reproduce.queue import Clock, Ready, claim, estimate, run_setting
 from hs3seg.pipeline.reproduce.settings import DRY, choose_settings, config_folder, describe, setting_config
 from hs3seg.pipeline.reproduce.studies import find_study, find_version
 from hs3seg.pipeline.steps import open_session
-from hs3seg.report.study_page import write_study
+from hs3seg.report.study_page import publish_study, write_study
 
 RUNS = Path("runs") / "studies"
 
@@ -30,6 +31,8 @@ def reproduce(
     runs: Path | None = None,
     configs: str = "",
     page_only: bool = False,
+    keep: Path | None = None,
+    publish: Path | None = None,
     overrides: Sequence[str] = (),
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -45,6 +48,9 @@ def reproduce(
         runs: Folder of the trainings, which studies share.
         configs: Folder of configs; default: the checkout's.
         page_only: Train nothing: the page of what is there.
+        keep: Folder of numbers of finished trainings, small enough for a repository: what is there is not trained
+            again, what is trained is added.
+        publish: Folder that also gets the page as README.md with its figures, without pictures of the data set.
         overrides: Laid over every setting's config.
         quiet: Show no progress.
 
@@ -65,7 +71,9 @@ def reproduce(
     out = out or runs / f"{name}-page"
     words = [*(DRY if dry_run else ()), *overrides]
     folder = config_folder(configs)
-    ready = [Ready(s, setting_config(s, folder, words), runs / s.name) for s in version.settings]
+    ready = [
+        Ready(s, setting_config(s, folder, words), runs / s.name, keep and keep / s.name) for s in version.settings
+    ]
     if dry_run:
         ready = [_fabricated(own, runs / "data") for own in ready]
     command = shlex.join(["hs3", *sys.argv[1:]])
@@ -73,6 +81,9 @@ def reproduce(
     session.reporter.say(f"{study.source}: {study.title}" if study.source else study.title)
     for own in ready:
         session.reporter.say(f"{own.setting.name}: {describe(own.config)}")
+    for own in ready:
+        for seed in seeds:
+            claim(own, seed, session.reporter.say, quiet=quiet)
     if not page_only:
         _train(ready, seeds, command, dry_run=dry_run, quiet=quiet)
     # All that is there counts, also what other calls have trained with other seeds.
@@ -95,6 +106,9 @@ def reproduce(
     if session.runtime.is_main:
         write_study(out, page)
         write_json(out / "results.json", results)
+        if publish is not None:
+            publish_study(publish, page)
+            write_json(publish / "results.json", results)
     session.runtime.barrier()
     return results | {"report": str(out / "index.html"), "title": study.title}
 
@@ -119,4 +133,4 @@ def _fabricated(own: Ready, folder: Path) -> Ready:
     data = own.config.data
     root = make_data(data.kind, folder / data.kind)
     fields = {"root": str(root), "cache": False, "disk_cache": ""}
-    return Ready(own.setting, own.config.model_copy(update={"data": data.model_copy(update=fields)}), own.folder)
+    return replace(own, config=own.config.model_copy(update={"data": data.model_copy(update=fields)}))

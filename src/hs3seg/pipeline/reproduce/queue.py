@@ -14,6 +14,7 @@ from hs3seg.files import write_json
 from hs3seg.nn import count_cost
 from hs3seg.pipeline import arms
 from hs3seg.pipeline.compare import compare_runs
+from hs3seg.pipeline.kept import PHASE_ONE, is_complete, restore, store
 from hs3seg.pipeline.predict import predict_step
 from hs3seg.pipeline.predictions import submit_step
 from hs3seg.pipeline.reproduce.estimate import training_seconds
@@ -34,26 +35,33 @@ class Ready:
         setting: What is trained.
         config: Its values; seed and folder are replaced per run.
         folder: Of its runs, one per seed: seed-S.
+        kept: Folder of the setting's kept numbers, see `kept`; None = none are kept.
     """
 
     setting: Setting
     config: Config
     folder: Path
+    kept: Path | None = None
 
     def of_seed(self, seed: int) -> Config:
         """The config of one run."""
         path = self.folder / f"seed-{seed}"
         return self.config.model_copy(update={"seed": seed, "run_dir": str(path), "arms": ()})
 
+    @property
+    def needs_phase_one(self) -> bool:
+        """Whether anything of it starts from phase one; a setting without arms is an analysis alone."""
+        setting = self.setting
+        return any(map(arms.needs_phase_one, setting.arms)) or bool(setting.variants) or not setting.names
+
     def jobs(self, seed: int) -> list[str]:
         """Trainings that are not there yet, phase one among them."""
         path = self.folder / f"seed-{seed}"
         names = self.setting.names
-        needed = any(map(arms.needs_phase_one, self.setting.arms)) or self.setting.variants
-        first = ["phase_one"] if needed or not names else []
+        first = [PHASE_ONE] if self.needs_phase_one else []
         file = path / "study.json"
         trained_as = json.loads(file.read_text())["trained_as"] if file.exists() else {}
-        folders = dict.fromkeys(first, path / "phase_one")
+        folders = dict.fromkeys(first, path / PHASE_ONE)
         folders |= {name: path / "arms" / trained_as.get(name, name) for name in names}
         return [name for name, folder in folders.items() if not (folder / "train.json").exists()]
 
@@ -107,6 +115,29 @@ def estimate(ready: Sequence[Ready], seeds: Sequence[int], say: Callable[[str], 
     return seconds
 
 
+def claim(own: Ready, seed: int, say: Callable[[str], None], *, quiet: bool) -> None:
+    """Makes the run folder of a seed ours, or refuses it, and fills it with the numbers that are kept.
+
+    Args:
+        own: The setting.
+        seed: Of the run.
+        say: Prints a line.
+        quiet: Show no progress.
+    """
+    config = own.of_seed(seed)
+    path = config.run_path
+    run(config, resume=(path / "run.json").exists(), quiet=quiet)
+    if own.kept is None:
+        return
+    session = open_session(config, quiet=True)
+    if session.runtime.is_main:
+        splits = config.data.evaluate_splits
+        names = restore(path, own.kept / f"seed-{seed}", config.fingerprint(), splits, say)
+        if names:
+            say(f"{own.setting.name} seed {seed}: kept numbers of {', '.join(names)}")
+    session.runtime.barrier()
+
+
 def run_setting(own: Ready, seed: int, seconds: float, clock: Clock, *, quiet: bool, command: str) -> None:
     """Trains and evaluates everything of a setting with one seed, and renews its pages.
 
@@ -120,7 +151,6 @@ def run_setting(own: Ready, seed: int, seconds: float, clock: Clock, *, quiet: b
     """
     config = own.of_seed(seed)
     path = config.run_path
-    run(config, resume=(path / "run.json").exists(), quiet=quiet)  # claims the folder, or refuses it
     session = open_session(config, quiet=quiet)
     taxonomy = session.dataset("train").taxonomy
     stages = make_stages(config, make_network(config, taxonomy))
@@ -128,21 +158,23 @@ def run_setting(own: Ready, seed: int, seconds: float, clock: Clock, *, quiet: b
     waiting = own.jobs(seed)
     plans: dict[str, SupervisionPlan] = {}
     trained_as: dict[str, str] = {}
+    if own.needs_phase_one:
+        # With embeddings for all: a later study may group by k-means, and kept numbers have no weights to measure.
+        arms.measured(place, with_embeddings=True)
+        _keep(own, session, PHASE_ONE)
+        if PHASE_ONE in waiting:
+            clock.finished(f"{own.setting.name} seed {seed} phase one", seconds)
     if not own.setting.names:
         arms.hs3_plan(place)
-        if waiting:
-            clock.finished(f"{own.setting.name} seed {seed} phase one", seconds)
     makers = {arm: _arm(place, arm) for arm in own.setting.arms}
     makers |= {variant.name: _variant(place, variant) for variant in own.setting.variants}
     for name, make in makers.items():
         began = time.monotonic()
         plan = make()
-        if "phase_one" in waiting and (path / "phase_one" / "train.json").exists():
-            waiting.remove("phase_one")
-            clock.finished(f"{own.setting.name} seed {seed} phase one", seconds)
         folder = _train(own, place, name, plan)
         trained_as[name] = folder.name
         plans[folder.name] = plan
+        _keep(own, session, folder.name)
         if name in waiting:
             clock.finished(f"{own.setting.name} seed {seed} {name}", seconds)
         if session.runtime.is_main:
@@ -163,7 +195,8 @@ def _train(own: Ready, place: arms.Setting, name: str, plan: SupervisionPlan) ->
     if arm != name:
         session.reporter.say(f"{name}: the groups are those of {arm}; it is not trained twice")
     epochs = arms.arm_epochs(place, arm) if arm in own.setting.arms else 1.0
-    train_step(session, plan, folder, arm=arm, split=arms.arm_split(plan), epochs=epochs)
+    if not is_complete(folder, config.data.evaluate_splits):  # kept numbers have no weights, and need none
+        train_step(session, plan, folder, arm=arm, split=arms.arm_split(plan), epochs=epochs)
     for split in config.data.evaluate_splits:
         if not (folder / f"evaluation-{split}.json").exists():
             evaluate_step(session, folder, split)
@@ -178,6 +211,13 @@ def _train(own: Ready, place: arms.Setting, name: str, plan: SupervisionPlan) ->
         _submit(config, folder)
         session.runtime.barrier()
     return folder
+
+
+def _keep(own: Ready, session: Session, name: str) -> None:
+    config = session.config
+    if own.kept is not None and session.runtime.is_main:
+        target = own.kept / config.run_path.name / f"{name}.json"
+        store(config.run_path, name, target, config.fingerprint())
 
 
 def _submit(config: Config, folder: Path) -> None:

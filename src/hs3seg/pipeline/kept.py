@@ -1,0 +1,161 @@
+"""Numbers of finished trainings in files small enough to go with the repository, without weights and photographs.
+
+A study of many trainings takes longer than a machine may be had for. What is kept of a training is what tables,
+intervals and matrices are made of; where the run folder is gone, these files take its place, and the study goes on.
+One JSON file per training: KEEP/SETTING/seed-S/NAME.json, and phase_one.json for phase one with its analysis.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hs3seg.files import write_atomically, write_json
+
+PHASE_ONE = "phase_one"
+_MARK = "kept.json"
+_TEXTS = ("plan.toml", "groups.toml")
+_ANALYSIS: Mapping[str, type] = {"confusion": np.int64, "embeddings": np.float64}
+
+
+def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
+    """Keeps the numbers of one training, if it is finished and evaluated.
+
+    Args:
+        run: The run folder.
+        name: Of an arm, or `phase_one`.
+        target: The file.
+        fingerprint: Of the run's config.
+
+    Returns:
+        Whether there was something new to keep.
+    """
+    folder = _folder(run, name)
+    if target.exists() or not (folder / "train.json").exists():
+        return False
+    facts = json.loads((run / "run.json").read_text())
+    evaluations = {p.stem.removeprefix("evaluation-"): json.loads(p.read_text()) for p in _evaluations(folder)}
+    analysis = {
+        stem: _matrices(run / "analysis" / f"{stem}.npz")
+        for stem in _ANALYSIS
+        if name == PHASE_ONE and (run / "analysis" / f"{stem}.npz").exists()
+    }
+    if not evaluations and "confusion" not in analysis:
+        return False
+    write_json(
+        target,
+        {
+            "fingerprint": fingerprint,
+            "commit": facts.get("commit"),
+            "train": json.loads((folder / "train.json").read_text()),
+            "texts": {file: (folder / file).read_text() for file in _TEXTS if (folder / file).exists()},
+            "groups": _regrouped(folder / "log.jsonl"),
+            "evaluations": evaluations,
+            "confusions": {split: _matrices(folder / f"confusion-{split}.npz") for split in evaluations},
+            "analysis": analysis,
+        },
+        indent=None,
+    )
+    return True
+
+
+def restore(run: Path, kept: Path, fingerprint: str, splits: Sequence[str], say: Callable[[str], None]) -> list[str]:
+    """Writes kept numbers into a run folder, where it has none of its own.
+
+    Args:
+        run: The run folder.
+        kept: Folder with a JSON file per training.
+        fingerprint: Of the run's config; numbers of another one are left where they are.
+        splits: That must have been evaluated.
+        say: Prints a line.
+
+    Returns:
+        Names of the trainings that were restored.
+    """
+    restored = []
+    for path in sorted(kept.glob("*.json")):
+        folder = _folder(run, path.stem)
+        if (folder / "train.json").exists() or (folder / "state.pt").exists():
+            continue
+        values = json.loads(path.read_text())
+        if values["fingerprint"] != fingerprint:
+            say(f"{path}: of other config values; it is trained anew")
+            continue
+        if path.stem != PHASE_ONE and not set(splits) <= set(values["evaluations"]):
+            continue
+        _write(run, folder, values)
+        restored.append(path.stem)
+    return restored
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether an arm folder was restored: its numbers are there, its weights are not."""
+    return (folder / _MARK).exists()
+
+
+def is_complete(folder: Path, splits: Sequence[str]) -> bool:
+    """Whether an arm folder holds every number that its training is for, with or without weights."""
+    return (folder / "train.json").exists() and all((folder / f"evaluation-{split}.json").exists() for split in splits)
+
+
+def commit_of(folder: Path, run: Path) -> str:
+    """Of the sources that trained what is in an arm folder."""
+    file = folder / _MARK
+    facts = json.loads((file if file.exists() else run / "run.json").read_text())
+    return str(facts.get("commit"))
+
+
+def _write(run: Path, folder: Path, values: Mapping[str, Any]) -> None:
+    for split, evaluation in values["evaluations"].items():
+        write_json(folder / f"evaluation-{split}.json", evaluation)
+        _save(folder / f"confusion-{split}.npz", values["confusions"][split], np.int64)
+    for stem, arrays in values["analysis"].items():
+        _save(run / "analysis" / f"{stem}.npz", arrays, _ANALYSIS[stem])
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in values["texts"].items():
+        (folder / file).write_text(text)
+    lines = [json.dumps(event) for event in values["groups"]]
+    if lines:
+        (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
+    write_json(folder / _MARK, {"commit": values["commit"]})
+    write_json(folder / "train.json", values["train"])  # last: it says that all is there
+
+
+def _folder(run: Path, name: str) -> Path:
+    return run / PHASE_ONE if name == PHASE_ONE else run / "arms" / name
+
+
+def _evaluations(folder: Path) -> list[Path]:
+    return sorted(folder.glob("evaluation-*.json"))
+
+
+def _matrices(path: Path) -> dict[str, Any]:
+    """Nested lists; what is no number (a class that never occurs has no embedding) becomes None."""
+    with np.load(path, allow_pickle=False) as file:
+        found = {key: np.asarray(file[key]) for key in file.files}
+    return {key: array.tolist() if array.dtype.kind in "iu" else _rounded(array) for key, array in found.items()}
+
+
+def _rounded(matrix: NDArray[Any]) -> list[list[float | None]]:
+    return [[round(float(v), 6) if np.isfinite(v) else None for v in row] for row in matrix]
+
+
+def _save(path: Path, matrices: Mapping[str, Any], kind: type) -> None:
+    arrays: dict[str, Any] = {key: np.array(value, dtype=kind) for key, value in matrices.items()}
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_atomically(path, write)
+
+
+def _regrouped(log: Path) -> list[dict[str, Any]]:
+    """Of single-phase HS3: how its groups changed."""
+    if not log.exists():
+        return []
+    events = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+    return [event for event in events if event.get("event") == "groups"]

@@ -26,6 +26,9 @@ _WITH_CONFIG = (
     "data",
 )
 
+_GOES_ON = ("compare", "reproduce", "train")
+"""Commands that always go on where they stopped."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
@@ -43,9 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hs3: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(
-            "hs3: interrupted; what was done is saved. Give the same command with --resume to go on.", file=sys.stderr
-        )
+        again = "" if words[:1] and words[0] in _GOES_ON else " with --resume"
+        print(f"hs3: interrupted; what was done is saved. Give the same command{again} to go on.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; say nothing more, also not at exit.

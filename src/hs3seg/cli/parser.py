@@ -85,7 +85,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     )
     reproduce.add_argument(
         "name",
-        help="the paper's table1 to table6, fig2, fig4, fig5, or a study of ours: arms, affinity, gamma, stages, heads",
+        help="the paper's table1 to table6, fig2, fig4, fig5, or a study of ours; `hs3 reproduce list` has them all",
     )
     reproduce.add_argument("--small", action="store_true", help="the version for one CPU core")
     reproduce.add_argument("--dry-run", action="store_true", help="one or two steps of each training on made-up images")

@@ -59,10 +59,12 @@ def _measured(own: Ready, path: Path, arm: str, gmacs: float | None) -> dict[str
         name: {split: _scores(folder / name / f"evaluation-{split}.json") for split in splits}
         for name in own.setting.protocols
     }
+    # Single-phase HS3 begins with all classes; what it ended with is told.
+    plan = next(file for file in (folder / "groups.toml", folder / "plan.toml") if file.exists())
     values: dict[str, Any] = {
         "miou": next(iter(splits.values()))["miou"],
         "splits": splits,
-        "num_groups": SupervisionPlan.load(folder / "plan.toml").num_groups,
+        "num_groups": SupervisionPlan.load(plan).num_groups,
     }
     if gmacs is not None:
         values["gmacs"] = gmacs

@@ -126,4 +126,38 @@ HEADS = Study(
     ),
 )
 
-OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS)
+_HELD_OUT = Variant("online-held-out", "online", online={"source": "held_out"})
+_NO_PROBE = Variant("online-no-probe", "online", online={"probe": False})
+_EAGER = Variant("online-eager", "online", online={"patience": 1, "similarity": 1.0, "momentum": 0.0})
+
+SINGLE_PHASE = Study(
+    "single-phase",
+    "HS3 in one training",
+    "Sec. 5 (future work)",
+    "Groups are found while the network trains. Where should its stages be measured, what do warm-up, memory and"
+    " patience change, and what is the same computing time worth as longer deep supervision?",
+    columns=("mIoU", "groups"),
+    small=Version(
+        (
+            with_arms(
+                CAMVID,
+                ("deep_supervision", "deep_supervision_long", "hs3", "online", "online_coarse_to_fine"),
+                (_HELD_OUT, _NO_PROBE, _EAGER),
+            ),
+        ),
+        (
+            Row("deep supervision", {}, CAMVID.name, "deep_supervision"),
+            Row("deep supervision, as long as both phases", {}, CAMVID.name, "deep_supervision_long"),
+            Row("HS3, two phases", {}, CAMVID.name, "hs3"),
+            Row("single phase, measured on training batches", {}, CAMVID.name, "online"),
+            Row("single phase, coarse to fine", {}, CAMVID.name, "online_coarse_to_fine"),
+            Row("single phase, measured on the analysis split held out", {}, CAMVID.name, _HELD_OUT.name),
+            Row("single phase, heads that learn groups only", {}, CAMVID.name, _NO_PROBE.name),
+            Row("single phase, without memory and patience", {}, CAMVID.name, _EAGER.name),
+        ),
+        seeds=(0, 1),
+        note=f"The groups of a single phase are those that it ended with. {_NOTE}",
+    ),
+)
+
+OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS, SINGLE_PHASE)

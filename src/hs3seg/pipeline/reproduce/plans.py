@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hs3seg.analysis import SupervisionPlan
-from hs3seg.builders import make_fuse, make_network, network_size
+from hs3seg.builders import make_fuse, make_network, make_online, network_size
 from hs3seg.errors import PlanError
 from hs3seg.nn import count_cost
 from hs3seg.pipeline import arms
@@ -20,7 +20,10 @@ def variant_plan(setting: arms.Setting, variant: Variant) -> SupervisionPlan:
         PlanError: it keeps a stage that there is not.
     """
     config, taxonomy = setting.session.config, setting.taxonomy
-    if variant.supervision:
+    if variant.online:
+        changed = config.model_copy(update={"online": config.online.model_copy(update=dict(variant.online))})
+        plan = make_online(changed, setting.deep())
+    elif variant.supervision:
         plan = arms.hs3_plan(setting, variant.name, **variant.supervision)
     else:
         plan = arms.arm_plan(setting, variant.of)

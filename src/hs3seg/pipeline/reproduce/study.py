@@ -38,6 +38,7 @@ class Variant:
         keep: Only these stages are supervised; empty = all.
         fuse: Values of `[fuse]`.
         lighter: HS3-Fuse of the plain network's inference cost.
+        online: Values of `[online]`, of single-phase HS3.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Variant:
     keep: tuple[str, ...] = ()
     fuse: Mapping[str, Any] = field(default_factory=dict)
     lighter: bool = False
+    online: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hs3seg.pipeline.reproduce import STUDIES
+from hs3seg.pipeline.reproduce.settings import DRY
 from tests.integration.conftest import Call, Fails
 
 HEAVY = pytest.mark.slow
@@ -97,7 +98,7 @@ def test_a_study_goes_on_from_kept_numbers(tmp_path: Path, hs3: Call) -> None:
     words = ["--small", "--dry-run", "--runs", runs, "--train.threads", "1", "--keep", keep]
     found = hs3("reproduce", "table6", *words, "--publish", public)
     kept = {file.stem for file in (keep / "camvid-small" / "seed-0").iterdir()}
-    assert kept == {"phase_one", "none", "deep_supervision", "hs3", "manual", "kmeans", "random"}
+    assert kept == {"phase_one", "none", "deep_supervision", "hs3", "manual", "kmeans", "random", "study"}
     before = (runs / "dry" / "camvid-small" / "seed-0" / "arms" / "hs3" / "confusion-val.npz").read_bytes()
     commit = found["commit"]
     shutil.rmtree(runs)
@@ -110,6 +111,11 @@ def test_a_study_goes_on_from_kept_numbers(tmp_path: Path, hs3: Call) -> None:
     restored = runs / "dry" / "camvid-small" / "seed-0" / "arms" / "hs3" / "confusion-val.npz"
     with np.load(io.BytesIO(before)) as one, np.load(restored) as other:
         assert {k: v.tolist() for k, v in one.items()} == {k: v.tolist() for k, v in other.items()}
+    shutil.rmtree(runs)
+    # The page needs neither the trainings nor the data: whoever has the kept numbers can make it.
+    page = hs3("reproduce", "table6", "--small", "--runs", runs, "--keep", keep, "--page", "--seeds", "0", *DRY)
+    assert page["arms"] == found["arms"]
+    assert page["table"] == found["table"]
     (keep / "camvid-small" / "seed-0" / "random.json").unlink()
     shutil.rmtree(runs)
     once_more = hs3("reproduce", "table6", *words)

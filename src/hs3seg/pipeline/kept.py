@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from hs3seg.files import write_atomically, write_json
 
 PHASE_ONE = "phase_one"
+STUDY = "study.json"
+"""Of a run folder and of its kept numbers: which arm was trained as which, and what each costs at inference."""
 _MARK = "kept.json"
 _TEXTS = ("plan.toml", "groups.toml")
 _ANALYSIS: Mapping[str, type] = {"confusion": np.int64, "embeddings": np.float64}
@@ -76,7 +78,11 @@ def restore(run: Path, kept: Path, fingerprint: str, splits: Sequence[str], say:
         Names of the trainings that were restored.
     """
     restored = []
+    if (kept / STUDY).exists() and not (run / STUDY).exists():
+        write_json(run / STUDY, json.loads((kept / STUDY).read_text()))
     for path in sorted(kept.glob("*.json")):
+        if path.name == STUDY:
+            continue
         folder = _folder(run, path.stem)
         if (folder / "train.json").exists() or (folder / "state.pt").exists():
             continue
@@ -89,6 +95,12 @@ def restore(run: Path, kept: Path, fingerprint: str, splits: Sequence[str], say:
         _write(run, folder, values)
         restored.append(path.stem)
     return restored
+
+
+def add_facts(path: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds to the tables of a study.json, which may be there already."""
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, {key: {**known.get(key, {}), **facts.get(key, {})} for key in {**known, **facts}})
 
 
 def is_kept(folder: Path) -> bool:

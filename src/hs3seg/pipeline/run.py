@@ -12,11 +12,11 @@ from hs3seg import __version__
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.builders import make_network, make_stages
 from hs3seg.config import Config
+from hs3seg.engine import Runtime
 from hs3seg.errors import RunFolderError
 from hs3seg.files import write_json
 from hs3seg.pipeline.arms import Setting, arm_epochs, arm_plan, arm_split
 from hs3seg.pipeline.steps import (
-    Session,
     evaluate_step,
     open_session,
     profile_step,
@@ -53,7 +53,7 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
             SupervisionPlan.load(Path(plan)).check(taxonomy.names)
     if "manual" in config.arms and not config.supervision.manual_plan:
         arm_plan(Setting(session, taxonomy, stages), "manual")  # says what is missing
-    facts = _claim(session, path, resume=resume)
+    facts = claim_folder(config, session.runtime, resume=resume)
     session.runtime.barrier()
     if session.runtime.is_main:
         config.save(path / "config.toml")
@@ -82,10 +82,23 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
     return results
 
 
-def _claim(session: Session, path: Path, *, resume: bool) -> dict[str, Any]:
-    """Makes the run folder ours, or refuses it."""
+def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str, Any]:
+    """Makes the run folder of a config ours, or refuses it.
+
+    Args:
+        config: The run.
+        runtime: Of this process.
+        resume: Take a folder that holds this very run.
+
+    Returns:
+        The content of run.json.
+
+    Raises:
+        RunFolderError: the folder holds another run, or this one and `resume` is false.
+    """
+    path = config.run_path
     marker = path / "run.json"
-    fingerprint = session.config.fingerprint()
+    fingerprint = config.fingerprint()
     if marker.exists():
         facts: dict[str, Any] = json.loads(marker.read_text())
         if facts.get("fingerprint") != fingerprint:
@@ -99,9 +112,9 @@ def _claim(session: Session, path: Path, *, resume: bool) -> dict[str, Any]:
     if path.exists() and any(path.iterdir()):
         raise RunFolderError(f"{path} is not empty and holds no run of hs3; choose another --run_dir")
     facts = {
-        "name": session.config.name,
+        "name": config.name,
         "fingerprint": fingerprint,
-        "seed": session.config.seed,
+        "seed": config.seed,
         "hs3seg": __version__,
         "commit": _source_commit(),
         "python": sys.version.split()[0],
@@ -109,8 +122,8 @@ def _claim(session: Session, path: Path, *, resume: bool) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": 0.0,
     }
-    session.runtime.barrier()
-    if session.runtime.is_main:
+    runtime.barrier()
+    if runtime.is_main:
         write_json(marker, facts)
     return facts
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from hs3seg.analysis import SupervisionPlan, compare_arms
 from hs3seg.pipeline.compare import REFERENCES
-from hs3seg.pipeline.kept import PHASE_ONE, commit_of
+from hs3seg.pipeline.kept import PHASE_ONE, STUDY, commit_of
 from hs3seg.pipeline.reproduce.queue import Ready
 from hs3seg.pipeline.reproduce.settings import describe
 from hs3seg.pipeline.reproduce.study import Row, Study, Version
@@ -36,7 +36,7 @@ def collect(ready: Sequence[Ready], seeds: Sequence[int]) -> Found:
         arms = found.setdefault(own.setting.name, {})
         for seed in seeds:
             path = own.folder / f"seed-{seed}"
-            file = path / "study.json"
+            file = path / STUDY
             facts = json.loads(file.read_text()) if file.exists() else {}
             for name in own.setting.names or ("hs3",):
                 trained = facts.get("trained_as", {}).get(name, name)

@@ -83,7 +83,7 @@ def reproduce(
         session.reporter.say(f"{own.setting.name}: {describe(own.config)}")
     for own in ready:
         for seed in seeds:
-            claim(own, seed, session.reporter.say, quiet=quiet)
+            claim(own, seed, session.reporter.say, quiet=quiet, page_only=page_only)
     if not page_only:
         _train(ready, seeds, command, dry_run=dry_run, quiet=quiet)
     # All that is there counts, also what other calls have trained with other seeds.

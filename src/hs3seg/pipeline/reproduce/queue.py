@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.builders import make_network, make_stages, make_supervised, network_size
@@ -14,17 +13,18 @@ from hs3seg.files import write_json
 from hs3seg.nn import count_cost
 from hs3seg.pipeline import arms
 from hs3seg.pipeline.compare import compare_runs
-from hs3seg.pipeline.kept import PHASE_ONE, is_complete, restore, store
+from hs3seg.pipeline.kept import PHASE_ONE, STUDY, add_facts, is_complete, restore, store
 from hs3seg.pipeline.predict import predict_step
 from hs3seg.pipeline.predictions import submit_step
 from hs3seg.pipeline.reproduce.estimate import training_seconds
 from hs3seg.pipeline.reproduce.plans import same_training, variant_plan
 from hs3seg.pipeline.reproduce.settings import protocol_config
 from hs3seg.pipeline.reproduce.study import Setting, Variant
-from hs3seg.pipeline.run import run
-from hs3seg.pipeline.steps import Session, evaluate_step, open_session, profile_step, train_step
+from hs3seg.pipeline.run import claim_folder, run
+from hs3seg.pipeline.steps import Session, evaluate_step, open_session, plan_step, profile_step, train_step
 from hs3seg.report import build_report
 from hs3seg.report.markup import duration
+from hs3seg.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Ready:
         path = self.folder / f"seed-{seed}"
         names = self.setting.names
         first = [PHASE_ONE] if self.needs_phase_one else []
-        file = path / "study.json"
+        file = path / STUDY
         trained_as = json.loads(file.read_text())["trained_as"] if file.exists() else {}
         folders = dict.fromkeys(first, path / PHASE_ONE)
         folders |= {name: path / "arms" / trained_as.get(name, name) for name in names}
@@ -115,7 +115,7 @@ def estimate(ready: Sequence[Ready], seeds: Sequence[int], say: Callable[[str], 
     return seconds
 
 
-def claim(own: Ready, seed: int, say: Callable[[str], None], *, quiet: bool) -> None:
+def claim(own: Ready, seed: int, say: Callable[[str], None], *, quiet: bool, page_only: bool = False) -> None:
     """Makes the run folder of a seed ours, or refuses it, and fills it with the numbers that are kept.
 
     Args:
@@ -123,18 +123,27 @@ def claim(own: Ready, seed: int, say: Callable[[str], None], *, quiet: bool) -> 
         seed: Of the run.
         say: Prints a line.
         quiet: Show no progress.
+        page_only: Nothing will be trained: the data may be elsewhere, and so may the numbers.
     """
     config = own.of_seed(seed)
     path = config.run_path
-    run(config, resume=(path / "run.json").exists(), quiet=quiet)
-    if own.kept is None:
-        return
+    kept = own.kept and own.kept / path.name
     session = open_session(config, quiet=True)
+    if not page_only:
+        run(config, resume=(path / "run.json").exists(), quiet=quiet)
+    elif kept is not None and kept.exists():
+        claim_folder(config, session.runtime, resume=True)
+        config.save(path / "config.toml")
+    if kept is None or not kept.exists():
+        return
     if session.runtime.is_main:
-        splits = config.data.evaluate_splits
-        names = restore(path, own.kept / f"seed-{seed}", config.fingerprint(), splits, say)
+        names = restore(path, kept, config.fingerprint(), config.data.evaluate_splits, say)
         if names:
             say(f"{own.setting.name} seed {seed}: kept numbers of {', '.join(names)}")
+        if PHASE_ONE in names and not config.supervision.plan:
+            classes = SupervisionPlan.load(path / PHASE_ONE / "plan.toml").taxonomy_names
+            matrices = path / "analysis" / "confusion.npz"
+            plan_step(session, matrices, Taxonomy.from_names(classes), path / "plan.toml")
     session.runtime.barrier()
 
 
@@ -157,7 +166,6 @@ def run_setting(own: Ready, seed: int, seconds: float, clock: Clock, *, quiet: b
     place = arms.Setting(session, taxonomy, stages)
     waiting = own.jobs(seed)
     plans: dict[str, SupervisionPlan] = {}
-    trained_as: dict[str, str] = {}
     if own.needs_phase_one:
         # With embeddings for all: a later study may group by k-means, and kept numbers have no weights to measure.
         arms.measured(place, with_embeddings=True)
@@ -172,15 +180,18 @@ def run_setting(own: Ready, seed: int, seconds: float, clock: Clock, *, quiet: b
         began = time.monotonic()
         plan = make()
         folder = _train(own, place, name, plan)
-        trained_as[name] = folder.name
         plans[folder.name] = plan
+        if session.runtime.is_main:
+            costs = _gmacs(own, config, {folder.name: plan}, session)
+            add_facts(path / STUDY, {"trained_as": {name: folder.name}, "gmacs": costs})
         _keep(own, session, folder.name)
         if name in waiting:
             clock.finished(f"{own.setting.name} seed {seed} {name}", seconds)
         if session.runtime.is_main:
             _add_seconds(path / "run.json", time.monotonic() - began)
     if session.runtime.is_main:
-        _write_facts(own, session, path, plans, trained_as)
+        write_json(path / "profile.json", profile_step(config, taxonomy, plans))
+        build_report(path)
         if own.setting.names:
             compare_runs(own.folder, own.setting.name, command)
     session.runtime.barrier()
@@ -216,8 +227,10 @@ def _train(own: Ready, place: arms.Setting, name: str, plan: SupervisionPlan) ->
 def _keep(own: Ready, session: Session, name: str) -> None:
     config = session.config
     if own.kept is not None and session.runtime.is_main:
-        target = own.kept / config.run_path.name / f"{name}.json"
-        store(config.run_path, name, target, config.fingerprint())
+        run_path, kept = config.run_path, own.kept / config.run_path.name
+        store(run_path, name, kept / f"{name}.json", config.fingerprint())
+        if (run_path / STUDY).exists():
+            add_facts(kept / STUDY, json.loads((run_path / STUDY).read_text()))
 
 
 def _submit(config: Config, folder: Path) -> None:
@@ -238,27 +251,6 @@ def _variant(place: arms.Setting, variant: Variant) -> Callable[[], SupervisionP
 def _add_seconds(path: Path, seconds: float) -> None:
     facts = json.loads(path.read_text())
     write_json(path, {**facts, "seconds": facts["seconds"] + seconds})
-
-
-def _write_facts(
-    own: Ready, session: Session, path: Path, plans: Mapping[str, SupervisionPlan], trained_as: Mapping[str, str]
-) -> None:
-    """profile.json, study.json (what is trained as what, costs at the paper's size) and the run's report."""
-    config = session.config
-    taxonomy = session.dataset("train").taxonomy
-    known: dict[str, Any] = {}
-    file = path / "study.json"
-    if file.exists():
-        known = json.loads(file.read_text())
-    write_json(path / "profile.json", profile_step(config, taxonomy, plans))
-    write_json(
-        file,
-        {
-            "trained_as": {**known.get("trained_as", {}), **trained_as},
-            "gmacs": {**known.get("gmacs", {}), **_gmacs(own, config, plans, session)},
-        },
-    )
-    build_report(path)
 
 
 def _gmacs(own: Ready, config: Config, plans: Mapping[str, SupervisionPlan], session: Session) -> dict[str, float]:

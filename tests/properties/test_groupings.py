@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sklearn.cluster import SpectralClustering
 from sklearn.metrics import jaccard_score
 
 from hs3seg.analysis import (
@@ -79,6 +80,21 @@ def test_order_of_the_classes_does_not_matter_to_clustering(count: int, seed: in
     permuted = spectral_groupings(class_affinity(counts[np.ix_(order, order)]))
     for k, grouping in straight.items():
         assert Grouping.from_labels(np.array(grouping.assignment)[order]) == permuted[k]
+
+
+@settings(deadline=None)
+@given(st.integers(3, 24), st.floats(0.05, 2), st.floats(0, 3), st.integers(0, 2**32 - 1))
+def test_partitions_are_scikit_learns_at_every_size(count: int, shape: float, skew: float, seed: int) -> None:
+    """Full and mostly empty affinities, of classes of like and of very unlike degree."""
+    rng = np.random.default_rng(seed)
+    values = rng.gamma(shape, size=(count, count)) + 1e-6
+    roots = 10 ** rng.uniform(-skew / 2, skew / 2, count)
+    affinity = (values + values.T) * np.outer(roots, roots)
+    for k, grouping in spectral_groupings(affinity).items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            oracle = SpectralClustering(k, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
+            assert Grouping.from_labels(oracle.fit_predict(affinity)) == grouping
 
 
 @settings(deadline=None, max_examples=50)

@@ -1,14 +1,17 @@
 import json
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.linalg
 from sklearn.cluster import SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
 from hs3seg.analysis import (
     class_affinity,
     cluster_classes,
+    clustering,
     halved_sizes,
     kmeans_groupings,
     random_grouping,
@@ -43,18 +46,137 @@ def test_planted_groups_are_found_at_any_class_frequencies(seed: int) -> None:
     assert adjusted_rand_score(BLOCKS, grouping.assignment) == 1.0
 
 
-@pytest.mark.parametrize("size", [5, 12, 40])
-def test_partitions_equal_scikit_learn(size: int) -> None:
-    values = np.random.default_rng(size).gamma(0.3, size=(size, size))
-    affinity = (values + values.T) / 2
+def mean_of_transposed(values: np.ndarray) -> np.ndarray:
+    return (values + values.T) / 2
+
+
+def noise(size: int, rng: np.random.Generator) -> np.ndarray:
+    return mean_of_transposed(rng.gamma(0.3, size=(size, size)))
+
+
+def mostly_empty(size: int, rng: np.random.Generator) -> np.ndarray:
+    return mean_of_transposed(rng.gamma(0.03, size=(size, size))) + 1e-9
+
+
+def skewed(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Degrees over six powers of ten."""
+    roots = 10 ** rng.uniform(-1.5, 1.5, size)
+    return noise(size, rng) * np.outer(roots, roots)
+
+
+def families(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Blocks of about six classes under a little noise."""
+    family = rng.permutation(size) % max(2, size // 6)
+    return np.equal.outer(family, family) + 0.01 * mean_of_transposed(rng.random((size, size)))
+
+
+def twins(size: int, rng: np.random.Generator) -> np.ndarray:
+    """The second half of the classes are the first's, but for a millionth."""
+    half = np.arange(size) % ((size + 1) // 2)
+    return noise(size, rng)[np.ix_(half, half)] * (1 + 1e-6 * mean_of_transposed(rng.random((size, size))))
+
+
+def nearly_equal(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Eigenvalues that nearly coincide."""
+    return 1 + 1e-4 * mean_of_transposed(rng.random((size, size)))
+
+
+def points(size: int, rng: np.random.Generator) -> np.ndarray:
+    """Nearness of points in a square."""
+    where = rng.random((size, 2))
+    return np.asarray(np.exp(-20 * ((where[:, None] - where) ** 2).sum(axis=2)))
+
+
+AFFINITIES = (noise, mostly_empty, skewed, families, twins, nearly_equal, points)
+
+
+def same_partition_as_scikit_learn(affinity: np.ndarray, grouping: Grouping) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        oracle = SpectralClustering(
+            grouping.num_groups, affinity="precomputed", assign_labels="cluster_qr", random_state=0
+        )
+        return Grouping.from_labels(oracle.fit_predict(affinity)) == grouping
+
+
+@pytest.mark.parametrize("kind", AFFINITIES)
+@pytest.mark.parametrize("size", [3, 5, 12, 40])
+def test_partitions_equal_scikit_learn(size: int, kind: Callable[..., np.ndarray]) -> None:
+    affinity = kind(size, np.random.default_rng(size))
     found = spectral_groupings(affinity)
     assert list(found) == list(range(2, size))
     for k, grouping in found.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            oracle = SpectralClustering(k, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
-            labels = oracle.fit_predict(affinity)
-        assert adjusted_rand_score(labels, grouping.assignment) == 1.0, k
+        assert same_partition_as_scikit_learn(affinity, grouping), k
+
+
+@pytest.mark.parametrize("kind", AFFINITIES)
+def test_some_partitions_of_150_classes_equal_scikit_learn(kind: Callable[..., np.ndarray]) -> None:
+    affinity = kind(150, np.random.default_rng(150))
+    sizes = [148, 2, 3, 30, 75, 30, 110]
+    found = spectral_groupings(affinity, sizes)
+    assert list(found) == list(dict.fromkeys(sizes))
+    for k, grouping in found.items():
+        assert same_partition_as_scikit_learn(affinity, grouping), k
+
+
+def by_definition(vectors: np.ndarray) -> Grouping:
+    """Damle, Minden, Ying 2019, algorithm 1, as it stands."""
+    size = vectors.shape[1]
+    _, pivots = scipy.linalg.qr(vectors.T, mode="r", pivoting=True)
+    turn, _ = scipy.linalg.polar(vectors[pivots[:size]].T)
+    return Grouping.from_labels(np.abs(vectors @ turn).argmax(axis=1))
+
+
+@pytest.mark.parametrize("kind", AFFINITIES)
+@pytest.mark.parametrize("size", [3, 4, 7, 19, 60, 150])
+def test_partitions_are_those_of_the_definition(size: int, kind: Callable[..., np.ndarray]) -> None:
+    for seed in range(max(1, 60 // size)):
+        affinity = kind(size, np.random.default_rng([seed, size]))
+        np.fill_diagonal(affinity, 0)
+        vectors = clustering._spectral_vectors(affinity)
+        found = spectral_groupings(affinity)
+        assert list(found) == list(range(2, size))
+        for k in range(2, size, 1 + size // 30):
+            assert by_definition(vectors[:, :k]) == found[k], (seed, k)
+
+
+@pytest.mark.parametrize("powers", [4, 7, 12])
+def test_degrees_of_any_ratio_give_the_partitions_of_the_definition(
+    powers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over some powers of ten, products of rows lose digits, and another way takes over."""
+    slow: list[int] = []
+    dependent = clustering._cluster_qr_dependent
+    monkeypatch.setattr(clustering, "_cluster_qr_dependent", lambda rows: (slow.append(1), dependent(rows))[1])
+    for seed in range(10):
+        rng = np.random.default_rng([seed, powers])
+        roots = 10 ** rng.uniform(-powers / 2, powers / 2, 20)
+        affinity = noise(20, rng) * np.outer(roots, roots)
+        np.fill_diagonal(affinity, 0)
+        vectors = clustering._spectral_vectors(affinity)
+        for k in range(1, 20):
+            expected = by_definition(vectors[:, :k])
+            assert spectral_groupings(affinity, [k]) == ({k: expected} if expected.num_groups == k else {}), (seed, k)
+    assert bool(slow) == (powers == 12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 30, 150])
+@pytest.mark.parametrize("condition", [1.0, 3.0, 1e2, 1e4, 1e5])
+def test_the_orthogonal_factor_is_that_of_the_polar_decomposition(size: int, condition: float) -> None:
+    for seed in range(5):
+        rng = np.random.default_rng([seed, size])
+        left, right = (np.linalg.qr(rng.standard_normal((size, size)))[0] for _ in range(2))
+        triangle = np.linalg.qr(left * np.geomspace(1, 1 / condition, size) @ right, mode="r") * 10 ** rng.uniform(
+            -5, 5
+        )
+        found = clustering._orthogonal_factor(triangle)
+        assert found is not None
+        np.testing.assert_allclose(found.T @ found, np.eye(size), atol=1e-9)
+        np.testing.assert_allclose(found, scipy.linalg.polar(triangle)[0], atol=1e-9)
+
+
+def test_nearly_dependent_rows_have_no_orthogonal_factor() -> None:
+    assert clustering._orthogonal_factor(np.array([[1.0, 1.0], [0.0, 1e-8]])) is None
 
 
 def test_golden_partitions() -> None:

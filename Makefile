@@ -7,7 +7,10 @@ JOBS   ?= 2
 # CamVid in SegNet's layout, for the benchmarks that train.
 CAMVID ?= ../shared/camvid
 
-.PHONY: demo test setup check slow bench clean
+# NYU-Depth-v2 as lists of files, for the studies.
+NYUV2  ?= ../shared/nyuv2
+
+.PHONY: demo test setup check slow bench studies clean
 demo: $(VENV)/.demo
 	$(BIN)/hs3 demo
 
@@ -19,6 +22,10 @@ slow: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks --root $(CAMVID)
+
+# Some days on two cores; goes on where it stopped.
+studies: setup
+	$(BIN)/python tools/run_studies.py --camvid $(CAMVID) --nyuv2 $(NYUV2)
 
 setup: $(VENV)/.setup
 

@@ -27,9 +27,9 @@ class _Target:
     def strip(self, group: slice, rows: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Each (R, n, 1, W): labels, 0 where ignored; 1 where they count, else 0; and their weights, else 0."""
         labels = self.labels[group, rows].transpose(0, 1).unsqueeze(2)
-        ignored = labels == self.ignore_index
-        index = labels.masked_fill(ignored, 0).long()
-        valid = ignored.logical_not().to(dtype)
+        known = labels != self.ignore_index
+        index = labels.where(known, 0).long()
+        valid = known.to(dtype)
         weights = valid if self.class_weights is None else self.class_weights.to(dtype)[index] * valid
         return index, valid, weights
 
@@ -62,13 +62,14 @@ def _sweep(
     for group in strips.groups():
         n = length(group)
         back = strips.maps.new_zeros(h, n, k, w, dtype=dtype) if gradient is not None else None
-        reach = strips.maps.new_zeros(h, n, 1, w, dtype=dtype)
+        reach = strips.maps.new_zeros(h, n, 1, w, dtype=dtype) if spread is not None else None
+        normal = strips.exponentials_are_normal(group)
         for block in strips.rows:
             index, valid, weights = target.strip(group, block.large, dtype)
             # Each step in place: the strip becomes e^logit, probability, gradient.
             strip = strips.enlarge(group, block)
-            top = strip.amax(2, keepdim=True)
-            own = strip.sub_(top).gather(2, index)
+            top = None if normal else strip.amax(2, keepdim=True)
+            own = (strip if top is None else strip.sub_(top)).gather(2, index)
             power = strip.exp_().sum(2, keepdim=True)
             if bound is not None:
                 probability = (own.exp() / power).masked_fill_(valid == 0, 2)
@@ -77,22 +78,22 @@ def _sweep(
                 if truth is not None:
                     truth[group, block.large] = probability.squeeze(2).transpose(0, 1)
             total += (weights if bound is None else valid).sum()
+            slope = weights if kept == 1 else kept * weights
             logarithm = power.log()
-            loss += kept * (weights * (logarithm - own)).sum()
-            slope = kept * weights
-            if spread is not None:
+            loss += (slope * (logarithm - own)).sum()
+            onto = slope.neg()
+            if spread is not None and reach is not None:
                 # The sum over all groups is linear in the logits: it is taken of the small ones, below.
-                loss += spread.sum() * (valid * (logarithm + top)).sum()
+                loss += spread.sum() * (valid * (logarithm if top is None else logarithm + top)).sum()
                 slope = slope + spread.sum() * valid
                 strips.reduce(valid, block, reach)
             if back is not None:
-                strip.mul_(slope / power).scatter_add_(2, index, -kept * weights)
+                strip.mul_(slope / power).scatter_add_(2, index, onto)
                 strips.reduce(strip, block, back)
-        if spread is not None:
-            small = strips.small(group, slice(0, h))  # (h, n, k, w)
-            loss -= (torch.einsum("k,hnkw->hnw", spread, small) * reach[:, :, 0]).sum()
+        if spread is not None and reach is not None:
+            loss -= (torch.einsum("k,hnkw->hnw", spread, strips.small(group)) * reach[:, :, 0]).sum()
         if back is not None and gradient is not None:
-            if spread is not None:
+            if spread is not None and reach is not None:
                 back -= spread[:, None] * reach
             gradient[group] = back.permute(1, 2, 0, 3)
     return loss, total

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 # Numbers in a strip. On a CPU it has to stay in the cache; elsewhere it has to be worth a kernel's launch.
-_CPU_STRIP, _STRIP = 2**19, 2**24
+_CPU_STRIP, _STRIP = 2**20, 2**24
 _LEAST_ROWS = 8  # of a strip, even if it is larger then: neighbouring strips both need the row between them
+_LOWEST = -60.0  # logit below which e^logit comes near to the smallest normal float32, e^-87
+_LOWEST = -60.0  # logit below which e^logit comes near to the smallest normal float32, e^-87
 _CPU_COLUMNS = 128  # made by one product: enough for the kernel, few enough that many of its weights are not zero
 
 
@@ -36,18 +38,18 @@ class Block:
     weights: Tensor | None
 
     def enlarge(self, small: Tensor, out: Tensor) -> None:
-        """Rows, (L, X) -> (R, X); columns are rows of a transposed view."""
+        """Rows, (L, X) -> (R, X)."""
         if self.weights is None:
             out.copy_(small)
         else:
             torch.mm(self.weights.t(), small, out=out)
 
     def reduce(self, large: Tensor, out: Tensor) -> None:
-        """The transpose of `enlarge`, (R, X) -> (L, X), added to what is there."""
+        """The transpose of `enlarge`, (R, X) -> (L, X)."""
         if self.weights is None:
-            out.add_(large)
+            out.copy_(large)
         else:
-            out.addmm_(self.weights, large)
+            torch.mm(self.weights, large, out=out)
 
 
 @lru_cache(maxsize=64)
@@ -113,42 +115,77 @@ class Strips:
         self.columns = blocks(w, self.width, align_corners, columns, self.dtype, maps.device)
         self._wide = maps.new_empty(max(length(block.small) for block in self.rows) * row, dtype=self.dtype)
         self._large = maps.new_empty(max(length(block.large) for block in self.rows) * row, dtype=self.dtype)
+        # Views are made once: making them for each of some hundred small products takes as long as these.
+        self._wide_parts: dict[int, list[Tensor]] = {}
+        self._group: slice | None = None
+        self._out: Tensor | None = None
 
     def groups(self) -> Iterator[slice]:
         """Ranges of images that are seen at once."""
         for start in range(0, len(self.maps), self.images):
             yield slice(start, min(start + self.images, len(self.maps)))
 
-    def small(self, group: slice, rows: slice) -> Tensor:
-        """Rows of the small maps, (L, n, k, w), each pixel moved so that its largest logit is zero.
+    def small(self, group: slice) -> Tensor:
+        """The small maps (h, n, k, w), each pixel moved so that its largest logit is zero.
 
         That changes no probability and no arg max, and keeps rounding small where all logits of a pixel are large.
         """
-        small = self.maps[group, :, rows].permute(2, 0, 1, 3).to(self.dtype).contiguous()
-        return small - small.amax(2, keepdim=True)
+        if group != self._group:
+            maps = self.maps[group].permute(2, 0, 1, 3)
+            small = torch.empty(maps.shape, dtype=self.dtype, device=maps.device).copy_(maps)
+            self._small = small.sub_(small.amax(2, keepdim=True))
+            self._small_parts = self._in_columns(self._small)
+            self._group = group
+        return self._small
+
+    def exponentials_are_normal(self, group: slice) -> bool:
+        """Whether e^logit of every enlarged pixel of `small` is far from the smallest number.
+
+        Enlarged logits lie between the smallest of the small ones and zero. Elsewhere than on a CPU nobody looks: it
+        would have to wait for the device.
+        """
+        return self.maps.device.type == "cpu" and float(self.small(group).amin()) > _LOWEST
 
     def enlarge(self, group: slice, block: Block) -> Tensor:
         """A strip (R, n, k, W), in the buffer that the next one is written to."""
-        small = self.small(group, block.small)
-        sources, n, k, w = small.shape
-        flat = small.view(-1, w)
-        wide = self._wide[: len(flat) * self.width].view(-1, self.width)
-        for column in self.columns:
-            column.enlarge(flat[:, column.small].t(), wide[:, column.large].t())
+        _, n, k, _ = self.small(group).shape
+        lines = slice(block.small.start * n * k, block.small.stop * n * k)
+        wide = self._wide_lines(length(lines))
+        for column, part, out in zip(self.columns, self._small_parts, wide, strict=True):
+            if column.weights is None:
+                out.copy_(part[lines])
+            else:
+                torch.mm(part[lines], column.weights, out=out)
         rows = length(block.large)
         large = self._large[: rows * n * k * self.width]
-        block.enlarge(wide.view(sources, -1), large.view(rows, -1))
+        block.enlarge(self._wide[: length(lines) * self.width].view(length(block.small), -1), large.view(rows, -1))
         return large.view(rows, n, k, self.width)
 
     def reduce(self, strip: Tensor, block: Block, out: Tensor) -> None:
         """Adds the gradient of a strip (R, n, C, W) to that of the small maps (h, n, C, w); C is k or 1."""
-        rows, sources = length(block.large), length(block.small)
-        wide = self._wide[: sources * strip[0].numel()].zero_()
-        block.reduce(strip.reshape(rows, -1), wide.view(sources, -1))
-        wide = wide.view(-1, self.width)
-        small = out[block.small].view(-1, out.shape[-1])
-        for column in self.columns:
-            column.reduce(wide[:, column.large].t(), small[:, column.small].t())
+        if out is not self._out:
+            self._out, self._out_parts = out, self._in_columns(out)
+        each = out.shape[1] * out.shape[2]
+        lines = slice(block.small.start * each, block.small.stop * each)
+        wide = self._wide[: length(lines) * self.width]
+        block.reduce(strip.reshape(length(block.large), -1), wide.view(length(block.small), -1))
+        for column, part, large in zip(self.columns, self._out_parts, self._wide_lines(length(lines)), strict=True):
+            if column.weights is None:
+                part[lines].add_(large)
+            else:
+                part[lines].addmm_(large, column.weights.t())
+
+    def _in_columns(self, small: Tensor) -> list[Tensor]:
+        """Of small maps (h, n, C, w) the columns that each block of columns is made from: (h n C, some)."""
+        flat = small.view(-1, small.shape[-1])
+        return [flat[:, column.small] for column in self.columns]
+
+    def _wide_lines(self, lines: int) -> list[Tensor]:
+        """Of so many lines of the buffer that is wide already the blocks of columns: (lines, some)."""
+        if lines not in self._wide_parts:
+            flat = self._wide[: lines * self.width].view(-1, self.width)
+            self._wide_parts[lines] = [flat[:, column.large] for column in self.columns]
+        return self._wide_parts[lines]
 
 
 def length(part: slice) -> int:

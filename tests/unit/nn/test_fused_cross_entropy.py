@@ -159,6 +159,33 @@ def test_confident_logits_overflow_nowhere() -> None:
     torch.testing.assert_close(torch.autograd.grad(loss, steep), torch.autograd.grad(oracle, steep), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("largest", [1.0, 59.0, 61.0, 200.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_with_and_without_each_pixels_largest_logit_taken_off(
+    largest: float, smoothing: float, threshold: float | None
+) -> None:
+    """From some range of logits on, their exponentials may be too small for float32."""
+    logits, labels = batch(5, (5, 6), (20, 24))
+    flat = logits.detach()
+    moved = flat - flat.amax(1, keepdim=True)
+    single = (moved * (largest / -moved.amin())).float().requires_grad_()
+    exact = single.detach().double().requires_grad_()
+    assert Strips(single, (20, 24)).exponentials_are_normal(slice(0, 3)) == (largest < 60)
+    losses = []
+    for values in (single, exact):
+        if threshold is None:
+            losses.append(enlarged_cross_entropy(values, labels, None, smoothing)[0])
+        else:
+            losses.append(hardest_cross_entropy(values, labels, threshold, 7)[0])
+    oracle = F.cross_entropy(enlarged(exact, labels), labels, ignore_index=IGNORE, reduction="none")
+    if threshold is None and not smoothing:
+        torch.testing.assert_close(losses[1], oracle.sum())
+    torch.testing.assert_close(losses[0].double(), losses[1], rtol=1e-5, atol=0)
+    found, expected = torch.autograd.grad(losses[0], single)[0], torch.autograd.grad(losses[1], exact)[0]
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("setting", ["medium", "autocast"])
 def test_nothing_is_rounded_to_half_precision(setting: str) -> None:
     logits, labels = batch(4, (40, 50), (160, 200))

@@ -18,9 +18,11 @@ def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optim
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": settings.weight_decay if settings.decay_norms else 0.0},
     ]
+    # Tensor by tensor AdamW takes three times as long on a CPU; elsewhere torch chooses well by itself.
+    fused = True if all(p.device.type == "cpu" and p.is_floating_point() for p in [*matrices, *vectors]) else None
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999), fused=fused)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, fused=fused)
 
 
 def learning_rate(step: int, total_steps: int, steps_per_epoch: int, settings: TrainConfig) -> float:
@@ -51,16 +53,25 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        def average(averages: Any, values: Any, updates: Any) -> None:
-            count = int(updates)
-            keep = min(decay, (1 + count) / (10 + count))
-            for mean, value in zip(averages, values, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value.to(mean.dtype), 1 - keep)
-                else:
-                    mean.copy_(value)
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
 
-        super().__init__(model, multi_avg_fn=average, use_buffers=True)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """One update, all weights in one call: a quarter of the time of torch's sorting and looping on a CPU."""
+        count = int(self.n_averaged)
+        keep = min(self.decay, (1 + count) / (10 + count))
+        means = [*self.module.parameters(), *self.module.buffers()]
+        values = [*model.parameters(), *model.buffers()]
+        pairs = [(mean, value.to(mean)) for mean, value in zip(means, values, strict=True)]
+        # The first update takes all as it is, and numbers that count something are never averaged.
+        averaged = [pair for pair in pairs if count and pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not (count and pair[0].is_floating_point())]
+        if averaged:
+            torch._foreach_lerp_([mean for mean, _ in averaged], [value for _, value in averaged], 1 - keep)
+        if copied:
+            torch._foreach_copy_([mean for mean, _ in copied], [value for _, value in copied])
+        self.n_averaged += 1
 
 
 def gradients_are_finite(norm: Tensor | None) -> bool:

@@ -1,6 +1,9 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from hs3seg.config import TrainConfig
 from hs3seg.engine.optimization import MovingAverage, learning_rate, make_optimizer
@@ -61,3 +64,51 @@ def test_moving_average_equals_its_recurrence() -> None:
     assert average.module.weight[0].item() == pytest.approx(expected, rel=1e-5)
     assert average.module.weight[1].item() == pytest.approx(1.0)
     assert average.module.num_batches_tracked.item() == 30
+
+
+def test_moving_average_is_torchs_with_shared_weights_and_buffers() -> None:
+    torch.manual_seed(0)
+    shared = nn.Linear(3, 3)
+    net = nn.Sequential(shared, nn.BatchNorm1d(3), shared, nn.BatchNorm1d(3, affine=False))
+
+    def average(means: object, values: object, updates: object) -> None:
+        keep = min(0.5, (1 + int(updates)) / (10 + int(updates)))  # type: ignore[call-overload]
+        for mean, value in zip(means, values, strict=True):  # type: ignore[call-overload]
+            mean.lerp_(value, 1 - keep) if mean.is_floating_point() else mean.copy_(value)
+
+    found, oracle = MovingAverage(net, 0.5), AveragedModel(net, multi_avg_fn=average, use_buffers=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(6):
+        net(torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+        for model in (found, oracle):
+            model.update_parameters(net)
+    assert set(found.state_dict()) == set(oracle.state_dict())
+    for name, value in oracle.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    # What an earlier version saved goes on.
+    found.load_state_dict(oracle.state_dict())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_fused_kernel_takes_the_steps_of_torchs_plain_loop(optimizer: str, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).to(memory_format=layout)
+    plain = copy.deepcopy(net)
+    settings = TrainConfig(optimizer=optimizer, weight_decay=0.1, learning_rate=0.01)  # type: ignore[arg-type]
+    fused = make_optimizer(net, settings)
+    loop = make_optimizer(plain, settings)
+    for group in loop.param_groups:
+        assert group["fused"]
+        group["fused"] = False  # and what is saved with False stays so when it is loaded
+    for _ in range(5):
+        images = torch.randn(2, 3, 9, 8).to(memory_format=layout)
+        for model, steps in ((net, fused), (plain, loop)):
+            model(images).square().sum().backward()
+            steps.step()
+            steps.zero_grad()
+    for found, expected in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    fused.load_state_dict(loop.state_dict())
+    assert not any(group["fused"] for group in fused.param_groups)

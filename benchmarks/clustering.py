@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import SpectralClustering  # loads every BLAS, so that all of them can be limited
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from benchmarks.rows import Row, arguments, in_fresh_process, in_turn, peak_bytes, ratios, save_told
 from hs3seg.analysis import adjusted_rand, analyze, class_affinity, spectral_groupings

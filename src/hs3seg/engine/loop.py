@@ -216,8 +216,8 @@ class _Training:
         return total, terms
 
     def _forward_backward(self, images: Tensor, masks: Tensor, share: float) -> tuple[Tensor, dict[str, Tensor]]:
-        outputs = self.prepared(images)  # {stage: (n, k_i, h, w)}
-        terms = self.loss.terms(outputs, masks)
+        # {stage: (n, k_i, h, w)}; no name keeps these logits while the backward pass runs.
+        terms = self.loss.terms(self.prepared(images), masks)
         loss = self.loss.combine(terms) * share  # Eq. 1
         self.runtime.accelerator.backward(loss)
         return loss.detach(), {name: term.detach() * share for name, term in terms.items()}

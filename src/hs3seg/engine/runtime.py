@@ -93,11 +93,11 @@ class Runtime:
             (N, C, H, W) float32, in the run's memory layout.
         """
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        images = images.to(self.device, non_blocking=True).to(torch.float32, memory_format=layout)
-        # One multiply-add: x / 255 - mean, over std.
-        return torch.addcmul((-mean / std).view(1, -1, 1, 1), images, (1 / (255 * std)).view(1, -1, 1, 1)).contiguous(
-            memory_format=layout
-        )
+        images = images.to(self.device, non_blocking=True).to(torch.float32)
+        # One multiply-add, x / 255 - mean over std, while each channel is one run of numbers: with three channels side
+        # by side it takes twice as long.
+        images = torch.addcmul((-mean / std).view(1, -1, 1, 1), images, (1 / (255 * std)).view(1, -1, 1, 1))
+        return images.contiguous(memory_format=layout)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum over all processes."""

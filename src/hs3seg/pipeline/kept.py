@@ -23,7 +23,7 @@ _TEXTS = ("plan.toml", "groups.toml")
 _ANALYSIS: Mapping[str, type] = {"confusion": np.int64, "embeddings": np.float64}
 
 
-def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
+def store(run: Path, name: str, target: Path, fingerprint: str, commit: str | None) -> bool:
     """Keeps the numbers of one training, if it is finished and evaluated.
 
     Args:
@@ -31,6 +31,7 @@ def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
         name: Of an arm, or `phase_one`.
         target: The file.
         fingerprint: Of the run's config.
+        commit: Of the sources that it was trained by.
 
     Returns:
         Whether there was something new to keep.
@@ -38,7 +39,6 @@ def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
     folder = _folder(run, name)
     if target.exists() or not (folder / "train.json").exists():
         return False
-    facts = json.loads((run / "run.json").read_text())
     evaluations = {p.stem.removeprefix("evaluation-"): json.loads(p.read_text()) for p in _evaluations(folder)}
     analysis = {
         stem: _matrices(run / "analysis" / f"{stem}.npz")
@@ -51,7 +51,7 @@ def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
         target,
         {
             "fingerprint": fingerprint,
-            "commit": facts.get("commit"),
+            "commit": commit,
             "train": json.loads((folder / "train.json").read_text()),
             "texts": {file: (folder / file).read_text() for file in _TEXTS if (folder / file).exists()},
             "groups": _regrouped(folder / "log.jsonl"),

@@ -116,7 +116,7 @@ def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str,
         "fingerprint": fingerprint,
         "seed": config.seed,
         "hs3seg": __version__,
-        "commit": _source_commit(),
+        "commit": source_commit(),
         "python": sys.version.split()[0],
         "command": ["hs3", *sys.argv[1:]],
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -128,7 +128,7 @@ def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str,
     return facts
 
 
-def _source_commit() -> str | None:
+def source_commit() -> str | None:
     """Commit of the checkout that this package runs from, with a + if files differ; None if it is no checkout."""
     here = Path(__file__).resolve().parent
     try:

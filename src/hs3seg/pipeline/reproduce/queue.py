@@ -20,7 +20,7 @@ from hs3seg.pipeline.reproduce.estimate import training_seconds
 from hs3seg.pipeline.reproduce.plans import same_training, variant_plan
 from hs3seg.pipeline.reproduce.settings import protocol_config
 from hs3seg.pipeline.reproduce.study import Setting, Variant
-from hs3seg.pipeline.run import claim_folder, run
+from hs3seg.pipeline.run import claim_folder, run, source_commit
 from hs3seg.pipeline.steps import Session, evaluate_step, open_session, plan_step, profile_step, train_step
 from hs3seg.report import build_report
 from hs3seg.report.markup import duration
@@ -228,7 +228,7 @@ def _keep(own: Ready, session: Session, name: str) -> None:
     config = session.config
     if own.kept is not None and session.runtime.is_main:
         run_path, kept = config.run_path, own.kept / config.run_path.name
-        store(run_path, name, kept / f"{name}.json", config.fingerprint())
+        store(run_path, name, kept / f"{name}.json", config.fingerprint(), source_commit())
         if (run_path / STUDY).exists():
             add_facts(kept / STUDY, json.loads((run_path / STUDY).read_text()))
 

@@ -295,7 +295,7 @@ FIG2 = Study(
     "Accuracy against complexity",
     "Fig. 2",
     "How does each stage's mIoU fall with the number of groups, and which number has the final output's ratio?",
-    columns=("mIoU", "groups"),
+    columns=("groups",),
     pictures=("tradeoff",),
     full=Version(
         (NYU_OCR,),

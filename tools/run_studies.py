@@ -8,6 +8,7 @@ docs/results/NAME. Each process takes one thread. Ctrl-C stops both; at most a m
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -61,11 +62,16 @@ def train(kind: str, root: Path, studies: list[str]) -> None:
 
 
 def publish(studies: list[str]) -> None:
-    """A page per study, of what there is."""
+    """A page per study that has every arm, with one seed at least."""
     for study in studies:
-        names = [setting.name for setting in STUDIES[study].small.settings]
-        if any((KEEP / name).is_dir() for name in names):
+        settings = STUDIES[study].small.settings
+        wanted = sum(len(setting.names or ("hs3",)) for setting in settings)
+        done = subprocess.run(command(study, "--page", "--json"), check=True, stdout=subprocess.PIPE)
+        found = len(json.loads(done.stdout)["arms"])
+        if found == wanted:
             subprocess.run(command(study, "--page", "--publish", str(PAGES / study)), check=True)
+        else:
+            print(f"{study}: {found} of {wanted} arms are there; no page yet")
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ slow: setup
 bench: setup
 	$(BIN)/python -m benchmarks --root $(CAMVID)
 
-# Some days on two cores; goes on where it stopped.
+# Many hours on two cores; goes on where it stopped.
 studies: setup
 	$(BIN)/python tools/run_studies.py --camvid $(CAMVID) --nyuv2 $(NYUV2)
 

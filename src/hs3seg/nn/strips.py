@@ -19,7 +19,6 @@ from torch import Tensor
 _CPU_STRIP, _STRIP = 2**20, 2**24
 _LEAST_ROWS = 8  # of a strip, even if it is larger then: neighbouring strips both need the row between them
 _LOWEST = -60.0  # logit below which e^logit comes near to the smallest normal float32, e^-87
-_LOWEST = -60.0  # logit below which e^logit comes near to the smallest normal float32, e^-87
 _CPU_COLUMNS = 128  # made by one product: enough for the kernel, few enough that many of its weights are not zero
 
 

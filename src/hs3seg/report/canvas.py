@@ -22,7 +22,7 @@ from hs3seg.report.markup import clean, data_uri, escape
 from hs3seg.report.theme import css, resolve
 
 Point = tuple[float, float]
-_OVERSAMPLING = 2  # Pillow's lines have hard edges: drawn larger, then reduced
+_OVERSAMPLING = 2  # Pillow's slanted and round edges are hard: drawn larger, then reduced
 _ANCHORS = {"start": "l", "middle": "m", "end": "r"}
 
 
@@ -139,7 +139,7 @@ class Canvas:
         self._shapes.append(_Text(x, y, clean(text), colour, size, anchor, bold, upright, halo))
 
     def cells(self, x: float, y: float, width: float, height: float, pixels: NDArray[np.uint8]) -> None:
-        """A grid of coloured cells, (rows, columns, 4) RGBA."""
+        """A grid of coloured cells on the card, (rows, columns, 4) RGBA; what lies below is covered."""
         self._shapes.append(_Cells(x, y, width, height, pixels))
 
     def svg(self, label: str, *, natural: bool = False) -> str:
@@ -157,13 +157,16 @@ class Canvas:
 
     def png(self, scale: int = 2) -> bytes:
         """The drawing as a PNG file in the light theme, `scale` times its size, with a margin of 8 pixels."""
-        factor = scale * _OVERSAMPLING
-        image = Image.new("RGB", (math.ceil(self.width * factor), math.ceil(self.height * factor)), resolve("card"))
+        oversampling = _OVERSAMPLING if any(map(_has_hard_edges, self._shapes)) else 1
+        factor = scale * oversampling
+        size = scale * math.ceil(self.width) * oversampling, scale * math.ceil(self.height) * oversampling
+        image = Image.new("RGB", size, resolve("card"))
         draw = ImageDraw.Draw(image, "RGBA")
         for shape in self._shapes:
             _paint(shape, image, draw, factor)
         buffer = io.BytesIO()
-        whole = ImageOps.expand(image.reduce(_OVERSAMPLING), 8 * scale, resolve("card"))
+        whole = image.reduce(oversampling) if oversampling > 1 else image
+        whole = ImageOps.expand(whole, 8 * scale, resolve("card"))
         whole.save(buffer, "PNG", compress_level=2)
         return buffer.getvalue()
 
@@ -243,6 +246,18 @@ def _svg(shape: Any) -> str:
     raise AssertionError(f"unknown shape {shape!r}")
 
 
+def _has_hard_edges(shape: Any) -> bool:
+    """Whether a shape has slanted, round or many edges; others, text among them, are painted well at their own size."""
+    match shape:
+        case _Line(points, dash=dash):  # Pillow's dashes end a pixel too late
+            return dash > 0 or any(a != c and b != d for (a, b), (c, d) in itertools.pairwise(points))
+        case _Box():
+            return bool(shape.radius)
+        case _Disc():
+            return True
+    return False
+
+
 def _paint(shape: Any, image: Image.Image, draw: ImageDraw.ImageDraw, factor: int) -> None:
     match shape:
         case _Line(points, colour, width, dash, opacity):
@@ -276,10 +291,11 @@ def _paint(shape: Any, image: Image.Image, draw: ImageDraw.ImageDraw, factor: in
             shift = {"start": width, "middle": width / 2, "end": 0}[anchor]
             image.paste(resolve(colour), (round(x * factor - height / 2), round(y * factor - shift)), strip)
         case _Cells(x, y, width, height, pixels):
-            cells = Image.fromarray(pixels).resize(
-                (round(width * factor), round(height * factor)), Image.Resampling.NEAREST
-            )
-            image.paste(cells, (round(x * factor), round(y * factor)), cells)
+            corner, large = (round(x * factor), round(y * factor)), (round(width * factor), round(height * factor))
+            # Laid on the card before they grow: a mask of the whole area takes many times as long.
+            card = Image.new("RGBA", (pixels.shape[1], pixels.shape[0]), resolve("card"))
+            opaque = Image.alpha_composite(card, Image.fromarray(pixels)).convert("RGB")
+            image.paste(opaque.resize(large, Image.Resampling.NEAREST), corner)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -281,12 +281,12 @@ def _square(
     canvas.text(2, 10, title, "ink", 13, bold=True)
     x = 2.0
     for text, colour in legend:
-        canvas.box(x, 25, 12, 12, stroke="rule")
         canvas.cells(x, 25, 12, 12, colour.reshape(1, 1, 4))
+        canvas.box(x, 25, 12, 12, stroke="rule")
         canvas.text(x + 18, 31, text, "ink", 11)
         x += text_width(text, 11) + 34
-    canvas.box(left, top, side, side, stroke="rule")
     canvas.cells(left, top, side, side, np.ascontiguousarray(cells))
+    canvas.box(left, top, side, side, stroke="rule")
     for i, label in enumerate(labels):
         canvas.text(left - 6, top + cell * (i + 0.5), label, "ink", font, anchor="end")
         canvas.text(left + cell * (i + 0.5), top - 6, label, "ink", font, upright=True)

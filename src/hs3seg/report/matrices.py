@@ -69,8 +69,8 @@ def _matrix(confusion: NDArray[np.int64], grouping: Grouping, taxonomy: Taxonomy
     pixels = np.empty((count, count, 4), np.uint8)
     pixels[..., :3] = HEAT
     pixels[..., 3] = np.rint(255 * shares)
-    canvas.box(left, top, side, side, stroke="rule")
     canvas.cells(left, top, side, side, pixels)
+    canvas.box(left, top, side, side, stroke="rule")
     for i, label in enumerate(labels):
         canvas.text(left - 6, top + cell * (i + 0.5), label, "ink", font, anchor="end")
         canvas.text(left + cell * (i + 0.5), top - 6, label, "ink", font, upright=True)

@@ -136,6 +136,21 @@ def test_dashes_cover_half_of_a_line() -> None:
     assert (row < 128).mean() == pytest.approx(0.5, abs=0.04)
 
 
+def test_a_drawing_of_straight_edges_has_no_mixed_colours() -> None:
+    """It is painted at its own size: faster, and sharp."""
+    canvas = Canvas(40, 20)
+    canvas.cells(0, 0, 20, 20, np.array([[(255, 0, 0, 255), (255, 0, 0, 0)]], np.uint8))
+    canvas.box(20, 0, 20, 20, "#00ff00")
+    pixels = np.asarray(Image.open(io.BytesIO(canvas.png(scale=2))).convert("RGB"))[16:56, 16:96].reshape(-1, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    card = tuple(int(LIGHT["card"][i : i + 2], 16) for i in (1, 3, 5))
+    assert dict(zip(map(tuple, colours.tolist()), counts.tolist(), strict=True)) == {
+        (0, 255, 0): 1600,
+        (255, 0, 0): 800,
+        card: 800,
+    }
+
+
 def test_themes_have_the_same_names() -> None:
     assert LIGHT.keys() == DARK.keys()
 

@@ -5,28 +5,24 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
-from hs3seg.analysis import Comparison, compare_arms
+from hs3seg.analysis import Comparison
 from hs3seg.config import Config
 from hs3seg.config.sections import ArmName
 from hs3seg.errors import ConfigError, RunFolderError, nearest
 from hs3seg.files import write_json
 from hs3seg.pipeline.arms import needs_phase_one
 from hs3seg.pipeline.run import run
+from hs3seg.pipeline.scores import compare_evaluations
 from hs3seg.report.comparison import Shown, write_comparison
 from hs3seg.report.comparison_cost import Spent, mean_spent, spent_in, spent_values
 from hs3seg.report.comparison_pictures import disagreements
 from hs3seg.report.comparison_words import SplitComparison
 from hs3seg.report.load import Run, load_run
 from hs3seg.report.markup import in_sentence, listed
-
-REFERENCES = ("deep_supervision", "none")
-"""Arms that the others are compared with, the first that is there."""
 
 
 def compare(
@@ -139,36 +135,13 @@ def _evaluations(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
 def _compare_split(
     found: dict[int, dict[str, dict[str, dict[str, Any]]]], runs: Mapping[int, Run], split: str, against: str = ""
 ) -> SplitComparison | None:
-    scores: dict[str, dict[int, float]] = {}
-    per_class: dict[str, dict[int, dict[str, float]]] = {}
-    for seed, arms in found.items():
-        for arm, own in arms.items():
-            if split in own and own[split]["miou"] is not None:
-                scores.setdefault(arm, {})[seed] = own[split]["miou"]
-                iou = {name: np.nan if v is None else v for name, v in own[split]["iou"].items()}
-                per_class.setdefault(arm, {})[seed] = iou
-    reference = next((arm for arm in (against, *REFERENCES, *scores) if arm in scores), None)
-    if reference is None:
-        return None
-    order = {arm: scores[arm] for arm in (*_ORDER, *scores) if arm in scores}
-    comparisons = compare_arms(order, reference)
-    base = per_class[reference]
-    names = list(next(iter(base.values())))
-    differences = {
-        arm: {name: [per_class[arm][s][name] - base[s][name] for s in c.seeds] for name in names}
-        for arm, c in comparisons.items()
-        if arm != reference
+    arms = [arm for arm in _ORDER if any(arm in own for own in found.values())]
+    arms += sorted({arm for own in found.values() for arm in own} - set(arms))
+    evaluations = {
+        arm: {seed: own[arm][split] for seed, own in found.items() if split in own.get(arm, {})} for arm in arms
     }
-    there = {name: [v for iou in base.values() if not np.isnan(v := iou[name])] for name in names}
-    return SplitComparison(
-        split,
-        reference,
-        comparisons,
-        differences,
-        reference_iou={name: float(np.mean(values)) if values else np.nan for name, values in there.items()},
-        without_pair={arm: sorted(own) for arm, own in order.items() if arm not in comparisons},
-        spent=_spent(runs, comparisons),
-    )
+    compared = compare_evaluations(evaluations, split, against)
+    return None if compared is None else replace(compared, spent=_spent(runs, compared.arms))
 
 
 def _spent(runs: Mapping[int, Run], comparisons: Mapping[str, Comparison]) -> dict[str, Spent]:

@@ -14,10 +14,8 @@ from hs3seg.report.comparison_pictures import Disagreement, disagreement_html, d
 from hs3seg.report.comparison_words import HEAD, SplitComparison, caveats, scores_rows, sentence
 from hs3seg.report.figure import Figure
 from hs3seg.report.load import Run
-from hs3seg.report.markup import DASH, arm_title, details, escape, in_sentence, points, table, tag
+from hs3seg.report.markup import DASH, details, escape, points, table, tag
 from hs3seg.report.theme import css_variables
-
-__all__ = ["HEAD", "Shown", "SplitComparison", "interval_figure", "scores_rows", "sentence", "write_comparison"]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page loads nothing from anywhere, whatever a class may be called."""
@@ -67,7 +65,7 @@ def write_comparison(
         Path of index.html.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    said = [sentence(c, found.reference, found.split) for found in splits for c in found.others.values()]
+    said = [sentence(found, c) for found in splits for c in found.others.values()]
     lines = [f"# {name}", "", *(f"- {line}" for line in (*said, *unfinished)), ""]
     lines += [f"Made by `{command}`. Arms of one seed share initial weights, data order and augmentation.", ""]
     sections = []
@@ -122,7 +120,7 @@ def _split_section(folder: Path, found: SplitComparison) -> tuple[str, list[str]
         parts.append(figure.html())
         lines += _picture(folder, figure, f"differences on {found.split}")
     if figure := class_figure(found):
-        base = in_sentence(found.reference)
+        base = found.in_sentence(found.reference)
         parts += [f"<h3>Class by class, against {escape(base)}</h3>", figure.html()]
         parts.append(details("the same in numbers", _class_table(found)))
         lines += _picture(folder, figure, f"differences per class on {found.split}")
@@ -134,7 +132,7 @@ def _cost_section(splits: Sequence[SplitComparison]) -> tuple[str, str, list[str
     found = next((found for found in splits if found.spent), None)
     if found is None:
         return None
-    head = (*COST_HEAD[:-1], f"{COST_HEAD[-1]} against {in_sentence(found.reference)}")
+    head = (*COST_HEAD[:-1], f"{COST_HEAD[-1]} against {found.in_sentence(found.reference)}")
     rows = cost_rows(found.spent, found.reference)
     html = table(head, [[escape(v) for v in row] for row in rows]) + tag("p", escape(COST_NOTE), class_="note")
     return "What it cost", html, [*_markdown(head, rows), "", COST_NOTE, ""]
@@ -172,7 +170,7 @@ def _class_table(found: SplitComparison) -> str:
         [escape(name), *(_mean(found.per_class[arm].get(name, ())) for arm in found.per_class)]
         for name in found.reference_iou
     ]
-    head = ["mean difference of IoU, points", *(escape(arm_title(arm)) for arm in found.per_class)]
+    head = ["mean difference of IoU, points", *(escape(found.title(arm)) for arm in found.per_class)]
     return table(head, rows)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from hs3seg.report.canvas import Canvas, shortened, text_width
 from hs3seg.report.comparison_words import SplitComparison, sentence
 from hs3seg.report.figure import Axes, Figure, ticks
-from hs3seg.report.markup import DASH, arm_title, in_sentence, percent, points
+from hs3seg.report.markup import DASH, percent, points
 
 _WIDTH, _ROW, _LEFT = 720.0, 34.0, 236.0
 _CLASS_ROW, _NAME, _IOU, _GAP = 17.0, 150.0, 48.0, 16.0
@@ -24,7 +24,7 @@ def interval_figure(found: SplitComparison) -> Figure | None:
     low, high = max(min([*values, 0.0]), -reach), min(max([*values, 0.0]), reach)
     margin = 0.08 * (high - low)
     canvas = Canvas(_WIDTH, 40 + _ROW * len(rows) + 46)
-    canvas.text(_LEFT, 14, found.split, "accent", 13, bold=True)
+    canvas.text(_LEFT, 14, found.where, "accent", 13, bold=True)
     bottom = 36 + _ROW * len(rows)
     axes = Axes(canvas, _LEFT, 36, _WIDTH - _LEFT - 24, _ROW * len(rows), (low - margin, high + margin), (0, 1))
     for value in ticks(low - margin, high + margin, 7):
@@ -32,7 +32,7 @@ def interval_figure(found: SplitComparison) -> Figure | None:
         canvas.line([(x, 36), (x, bottom)], "ink" if value == 0 else "rule", 1)
         canvas.text(x, bottom + 14, f"{100 * value:+g}" if value else "0", "muted", 11, anchor="middle")
     across = _LEFT + (_WIDTH - _LEFT - 24) / 2
-    words = f"points of mIoU against {in_sentence(found.reference)}"
+    words = f"points of mIoU against {found.in_sentence(found.reference)}"
     canvas.text(across, bottom + 34, words, "muted", 11.5, anchor="middle")
     for number, comparison in enumerate(rows):
         y = 36 + _ROW * (number + 0.5)
@@ -40,7 +40,7 @@ def interval_figure(found: SplitComparison) -> Figure | None:
         if comparison.is_significant:
             colour = "better" if comparison.difference > 0 else "worse"
         seeds = len(comparison.seeds)
-        title = f"{arm_title(comparison.arm)} ({seeds})"
+        title = f"{found.title(comparison.arm)} ({seeds})"
         canvas.text(_LEFT - 12, y, shortened(title, _LEFT - 16, 12), "ink", 12, anchor="end")
         if comparison.interval:
             ends = [(axes.place(min(max(v, low - margin), high + margin), 0)[0], v) for v in comparison.interval]
@@ -58,7 +58,7 @@ def interval_figure(found: SplitComparison) -> Figure | None:
     return Figure(
         f"intervals-{found.split}",
         canvas,
-        "; ".join(sentence(c, found.reference, found.split) for c in rows),
+        "; ".join(sentence(found, c) for c in rows),
         "Large dot: mean difference; bar: its interval, with an arrow where it goes on; small dots: seeds, their number"
         " in brackets. Grey: the interval holds zero. Hollow: it does not, but p after Holm is above 5 %.",
         natural=True,
@@ -79,12 +79,12 @@ def class_figure(found: SplitComparison) -> Figure | None:
         return None
     # One seed of a rare class may swing by tens of points; its dot then stands at the edge.
     reach = max(0.01, 1.1 * float(np.quantile(every, 0.97)))
-    titles = {arm: _wrapped(arm_title(arm), 118) for arm in arms}
+    titles = {arm: _wrapped(found.title(arm), 118) for arm in arms}
     top = 44 + 14.0 * max(len(lines) for lines in titles.values())
     bottom, panel = top + _CLASS_ROW * len(names), 128.0
     left = _NAME + _IOU
     canvas = Canvas(left + len(arms) * (panel + _GAP), bottom + 40)
-    canvas.text(0, 14, found.split, "accent", 13, bold=True)
+    canvas.text(0, 14, found.where, "accent", 13, bold=True)
     canvas.text(left - 8, top - 12, "IoU %", "muted", 11, anchor="end")
     for row, name in enumerate(names):
         y = top + _CLASS_ROW * (row + 0.5)
@@ -100,12 +100,13 @@ def class_figure(found: SplitComparison) -> Figure | None:
                 start + panel / 2, top - 12 - 14 * (len(titles[arm]) - 1 - line), text, "ink", 12, anchor="middle"
             )
         _panel(axes, own[arm], reach)
-    words = f"points of IoU against {in_sentence(found.reference)}; dots: seeds"
+    base = found.in_sentence(found.reference)
+    words = f"points of IoU against {base}; dots: seeds"
     canvas.text(left + (canvas.width - left) / 2, bottom + 32, words, "muted", 11.5, anchor="middle")
-    label = f"{found.split}: mean difference of IoU per class, " + ", ".join(arm_title(arm) for arm in arms)
+    label = f"{found.where}: mean difference of IoU per class, " + ", ".join(map(found.title, arms))
     caption = (
-        f"Bars: mean over seeds, coloured where all seeds agree in sign; small dots: seeds. Classes by falling IoU of"
-        f" {in_sentence(found.reference)}. {len(names) * len(arms)} differences are shown: some agree by chance alone."
+        "Bars: mean over seeds, coloured where all seeds agree in sign; small dots: seeds. Classes by falling IoU of"
+        f" {base}. {len(names) * len(arms)} differences are shown: some agree by chance alone."
     )
     return Figure(f"classes-{found.split}", canvas, label, caption, natural=True)
 

@@ -22,6 +22,8 @@ class SplitComparison:
         reference_iou: Class -> mean IoU of the reference over all its seeds, nan where no such pixel is.
         without_pair: Arm -> its seeds, for arms that share none with the reference.
         spent: Arm -> what its trainings cost, on the comparison's seeds.
+        titles: Arm -> what it is called here, where `arm_title` does not know it.
+        place: What the split is of, where several are shown; empty = nothing need be said.
     """
 
     split: str
@@ -31,16 +33,31 @@ class SplitComparison:
     reference_iou: Mapping[str, float] = field(default_factory=dict)
     without_pair: Mapping[str, Sequence[int]] = field(default_factory=dict)
     spent: Mapping[str, Spent] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
 
     @property
     def others(self) -> dict[str, Comparison]:
         """All arms but the reference."""
         return {arm: c for arm, c in self.arms.items() if arm != self.reference}
 
+    @property
+    def where(self) -> str:
+        """`val`, or `CamVid, val`."""
+        return f"{self.place}, {self.split}" if self.place else self.split
 
-def sentence(comparison: Comparison, reference: str, split: str) -> str:
+    def title(self, arm: str) -> str:
+        """What an arm is called in print."""
+        return self.titles.get(arm) or arm_title(arm)
+
+    def in_sentence(self, arm: str) -> str:
+        """The same inside a sentence."""
+        return self.titles.get(arm) or in_sentence(arm)
+
+
+def sentence(found: SplitComparison, comparison: Comparison) -> str:
     """What one arm's numbers allow to say."""
-    name, base = arm_title(comparison.arm), in_sentence(reference)
+    split, name, base = found.where, found.title(comparison.arm), found.in_sentence(found.reference)
     n = len(comparison.seeds)
     gain = f"{points(comparison.difference)} points of mIoU"
     if comparison.interval is None:
@@ -61,7 +78,7 @@ def sentence(comparison: Comparison, reference: str, split: str) -> str:
 def caveats(found: SplitComparison) -> list[str]:
     """What a reader must know of these numbers: how many comparisons, how few seeds, who lacks which."""
     lines = []
-    base, others = in_sentence(found.reference), list(found.others.values())
+    base, others = found.in_sentence(found.reference), list(found.others.values())
     tested = [c for c in others if c.p is not None]
     if len(tested) > 1:
         lines.append(
@@ -86,11 +103,11 @@ def caveats(found: SplitComparison) -> list[str]:
             own = found.arms[found.reference].values
             mean = sum(own[i] for i in shared) / len(shared)
             lines.append(
-                f"{arm_title(comparison.arm)} is compared on {_seeds(comparison.seeds)} of {_numbers(most)} only,"
+                f"{found.title(comparison.arm)} is compared on {_seeds(comparison.seeds)} of {_numbers(most)} only,"
                 f" where {base} has {percent(mean)} %."
             )
     for arm, seeds in found.without_pair.items():
-        lines.append(f"{arm_title(arm)} has no seed in common with {base} (only {_numbers(seeds)}): it is left out.")
+        lines.append(f"{found.title(arm)} has no seed in common with {base} (only {_numbers(seeds)}): it is left out.")
     return lines
 
 
@@ -108,7 +125,7 @@ def scores_rows(found: SplitComparison) -> list[list[str]]:
         told = ["reference", "", "", "", ""]
         if arm != found.reference:
             told = [points(c.difference), interval, p_value(c.p), p_value(c.adjusted_p), p_value(c.sign_p)]
-        rows.append([arm_title(arm), n, percent(c.mean), spread, *told])
+        rows.append([found.title(arm), n, percent(c.mean), spread, *told])
     return rows
 
 

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from PIL import Image
 
 from hs3seg.files import write_atomically
 from hs3seg.report.canvas import Canvas, text_width
-from hs3seg.report.comparison import HEAD, SplitComparison, interval_figure, scores_rows, sentence
+from hs3seg.report.comparison_figures import class_figure, interval_figure
+from hs3seg.report.comparison_words import HEAD, SplitComparison, caveats, scores_rows, sentence
 from hs3seg.report.figure import Axes, Figure, legend, ticks
 from hs3seg.report.markup import data_uri, definitions, escape, percent, table, tag
 from hs3seg.report.theme import css_variables
@@ -168,11 +169,8 @@ def write_study(folder: Path, page: StudyPage) -> Path:
     Returns:
         Path of index.html.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = _drawn(page)
-    _write_pictures(folder, figures, {picture.name: picture.png for picture in page.pictures})
-    _write(folder / "index.html", _html(page, figures).encode())
-    _write(folder / "README.md", _markdown(page, figures, [p.name for p in page.pictures]).encode())
+    _write_readme(folder, page, {picture.name: picture.png for picture in page.pictures})
+    _write(folder / "index.html", _html(page).encode())
     return folder / "index.html"
 
 
@@ -186,51 +184,46 @@ def publish_study(folder: Path, page: StudyPage) -> Path:
     Returns:
         Path of README.md.
     """
+    return _write_readme(folder, page, {picture.name: picture.drawn for picture in page.pictures if picture.drawn})
+
+
+def _write_readme(folder: Path, page: StudyPage, pictures: Mapping[str, bytes]) -> Path:
+    """README.md and what it shows: the drawings, and these pictures by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = _drawn(page)
-    pictures = {picture.name: picture.drawn for picture in page.pictures if picture.drawn}
-    _write_pictures(folder, figures, pictures)
-    _write(folder / "README.md", _markdown(page, figures, list(pictures)).encode())
+    drawn = [*page.figures, *(figure for own in page.comparisons for figure in _figures(*own))]
+    images = {figure.name: figure.canvas.png() for figure in drawn} | dict(pictures)
+    for name, png in images.items():
+        _write(folder / f"{name}.png", png)
+    _write(folder / "README.md", _markdown(page, list(pictures)).encode())
     return folder / "README.md"
 
 
-def _drawn(page: StudyPage) -> list[Figure]:
-    drawn = list(page.figures)
-    for setting, found in page.comparisons:
-        figure = interval_figure(found)
-        if figure is not None:
-            drawn.append(Figure(f"{figure.name}-{setting}", figure.canvas, figure.label, figure.caption, natural=True))
-    return drawn
-
-
-def _write_pictures(folder: Path, figures: Sequence[Figure], pictures: Mapping[str, bytes]) -> None:
-    for figure in figures:
-        _write(folder / f"{figure.name}.png", figure.canvas.png())
-    for name, png in pictures.items():
-        _write(folder / f"{name}.png", png)
+def _figures(setting: str, found: SplitComparison) -> list[Figure]:
+    """Of a comparison: the intervals, and gains class by class."""
+    made = (interval_figure(found), class_figure(found))
+    return [replace(figure, name=f"{figure.name}-{setting}") for figure in made if figure is not None]
 
 
 def findings(page: StudyPage) -> list[str]:
     """What the numbers allow to say, a sentence per arm and split."""
-    many = len({setting for setting, _ in page.comparisons}) > 1
-    return [
-        (f"{setting}, " if many else "") + sentence(comparison, found.reference, found.split)
-        for setting, found in page.comparisons
-        for arm, comparison in found.arms.items()
-        if arm != found.reference
-    ]
+    return [sentence(found, comparison) for _, found in page.comparisons for comparison in found.others.values()]
 
 
-def _html(page: StudyPage, drawn: Sequence[Figure]) -> str:
+def _html(page: StudyPage) -> str:
     notes = "".join(tag("p", escape(note), class_="note") for note in page.notes)
     rows = table(page.head, [[escape(cell) for cell in row] for row in page.rows]) if page.rows else ""
-    sections = [f"<section><h2>The paper's rows and ours</h2>{rows}{notes}</section>"]
-    if drawn or page.pictures:
-        shown = "".join(figure.html() for figure in drawn) + "".join(picture.html() for picture in page.pictures)
+    sections = [f"<section><h2>{_rows_title(page)}</h2>{rows}{notes}</section>"]
+    if page.figures or page.pictures:
+        shown = "".join(figure.html() for figure in page.figures)
+        shown += "".join(picture.html() for picture in page.pictures)
         sections.append(f"<section><h2>Pictures</h2>{shown}</section>")
     for setting, found in page.comparisons:
-        scores = table(HEAD, [[escape(cell) for cell in row] for row in scores_rows(found)])
-        sections.append(f"<section><h2>{escape(setting)}, {escape(found.split)}</h2>{scores}</section>")
+        parts = [table(HEAD, [[escape(cell) for cell in row] for row in scores_rows(found)])]
+        warned = "".join(f"<li>{escape(note)}</li>" for note in caveats(found))
+        parts += [tag("ul", warned, class_="caveats")] if warned else []
+        parts += [figure.html() for figure in _figures(setting, found)]
+        title = escape(f"{found.place or setting}, {found.split}")
+        sections.append(f"<section><h2>{title}</h2>{''.join(parts)}</section>")
     sections.append(f"<section><h2>What was trained</h2>{definitions(page.facts)}</section>")
     links = ", ".join(f'<a href="{escape(address)}">{escape(text)}</a>' for text, address in page.links.items())
     said = "".join(f"<li>{escape(line)}</li>" for line in findings(page))
@@ -248,21 +241,32 @@ def _html(page: StudyPage, drawn: Sequence[Figure]) -> str:
     )
 
 
-def _markdown(page: StudyPage, drawn: Sequence[Figure], pictures: Sequence[str]) -> str:
+def _rows_title(page: StudyPage) -> str:
+    return "The paper's rows and ours" if any("paper" in cell for cell in page.head) else "All rows"
+
+
+def _markdown(page: StudyPage, pictures: Sequence[str]) -> str:
     lines = [f"# {page.title}", "", f"{page.source}. {page.question}", ""]
     lines += [f"- {line}" for line in findings(page)] + [""]
     if page.rows:
-        lines += _table(page.head, page.rows)
+        lines += [f"## {_rows_title(page)}", "", *_table(page.head, page.rows)]
     lines += [f"{note}\n" for note in page.notes]
-    for figure in drawn:
-        lines += [f"![{figure.name}]({figure.name}.png)", ""]
+    for figure in page.figures:
+        lines += _shown(figure)
     for picture in [picture for picture in page.pictures if picture.name in pictures]:
         lines += [f"![{picture.name}]({picture.name}.png)", "", picture.caption, ""]
     for setting, found in page.comparisons:
-        lines += [f"## {setting}, {found.split}", "", *_table(HEAD, scores_rows(found))]
+        lines += [f"## {found.place or setting}, {found.split}", "", *_table(HEAD, scores_rows(found))]
+        lines += [f"- {note}" for note in caveats(found)] + [""]
+        for figure in _figures(setting, found):
+            lines += _shown(figure)
     lines += ["## What was trained", "", *(f"- {name}: {what}" for name, what in page.facts.items()), ""]
     lines += [f"Made by `{page.command}`. Arms of one seed share initial weights, data order and augmentation."]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _shown(figure: Figure) -> list[str]:
+    return [f"![{figure.name}]({figure.name}.png)", "", *([figure.caption, ""] if figure.caption else [])]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

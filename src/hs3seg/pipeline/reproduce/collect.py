@@ -3,24 +3,24 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hs3seg.analysis import SupervisionPlan, compare_arms
-from hs3seg.pipeline.compare import REFERENCES
+from hs3seg.analysis import SupervisionPlan
 from hs3seg.pipeline.kept import PHASE_ONE, STUDY, commit_of
 from hs3seg.pipeline.reproduce.queue import Ready
 from hs3seg.pipeline.reproduce.settings import describe
 from hs3seg.pipeline.reproduce.study import Row, Study, Version
-from hs3seg.report.comparison import SplitComparison
+from hs3seg.pipeline.scores import compare_evaluations
+from hs3seg.report.comparison_words import SplitComparison
 from hs3seg.report.cost import CostPoint, cost_figure
 from hs3seg.report.curves import tradeoff_figure
 from hs3seg.report.figure import Figure
 from hs3seg.report.load import load_run
-from hs3seg.report.markup import DASH, arm_title
+from hs3seg.report.markup import ARM_TITLES, DASH, arm_title
 from hs3seg.report.pictures import contact_sheet, sample_tiles
 from hs3seg.report.study_page import Picture, StudyPage, sweep_figure
 
@@ -89,23 +89,34 @@ def by_arm(found: Found) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def comparisons(ready: Sequence[Ready], found: Found) -> list[tuple[str, SplitComparison]]:
+def comparisons(version: Version, ready: Sequence[Ready], found: Found) -> list[tuple[str, SplitComparison]]:
     """Every arm against the setting's reference, split by split; settings of one arm have none."""
     compared = []
     for own in ready:
         arms = found[own.setting.name]
-        reference = next((arm for arm in (*REFERENCES, *arms) if arm in arms), None)
-        if reference is None or len(arms) < 2:
+        if len(arms) < 2:
             continue
+        title = own.setting.title or own.setting.name
+        titles = {
+            row.arm: row.title.removeprefix(f"{title}: ")
+            for row in version.rows
+            if row.setting == own.setting.name and row.arm not in ARM_TITLES
+        }
         for split in own.config.data.evaluate_splits:
-            scores = {
-                arm: {s: v["splits"][split]["miou"] for s, v in values.items() if "miou" in v["splits"].get(split, {})}
+            evaluations = {
+                arm: {s: e for s, v in values.items() if (e := _evaluation(own, s, v["trained_as"], split))}
                 for arm, values in arms.items()
             }
-            if scores[reference]:
-                result = compare_arms({arm: own_ for arm, own_ in scores.items() if own_}, reference)
-                compared.append((own.setting.name, SplitComparison(split, reference, result, {})))
+            result = compare_evaluations(evaluations, split)
+            if result is not None:
+                place = title if len(ready) > 1 else ""
+                compared.append((own.setting.name, replace(result, titles=titles, place=place)))
     return compared
+
+
+def _evaluation(own: Ready, seed: int, arm: str, split: str) -> dict[str, Any]:
+    path = own.folder / f"seed-{seed}" / "arms" / arm / f"evaluation-{split}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def rows_of(study: Study, version: Version, found: Found) -> tuple[list[str], list[list[str]]]:
@@ -161,18 +172,25 @@ def make_page(
             links[f"{own.setting.name} seed {seed}"] = _relative(target, out)
     return StudyPage(
         title=study.title,
-        source=f"HS3 paper, {study.source}" if study.source else "a study of ours",
+        source=f"HS3 paper, {study.source}" if study.source else "A study of ours",
         question=study.question,
-        notes=[note for note in (version.note, *notes) if note],
+        notes=[note for note in (version.note, _scores_note(version, rows), *notes) if note],
         head=head,
         rows=rows,
-        comparisons=comparisons(ready, found),
+        comparisons=comparisons(version, ready, found),
         figures=_figures(study, version, ready, found),
         pictures=_pictures(study, ready, found),
         facts={own.setting.name: describe(own.config) for own in ready},
         links=links,
         command=command,
     )
+
+
+def _scores_note(version: Version, rows: Sequence[Sequence[str]]) -> str:
+    if not rows:
+        return ""
+    split = f"the split {version.split}" if version.split else "the first split that a setting is evaluated on"
+    return f"Scores of ours are those of {split}: mean \u00b1 standard deviation over seeds, %."
 
 
 def comparison_values(page: StudyPage) -> dict[str, Any]:

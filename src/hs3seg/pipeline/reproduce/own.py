@@ -16,8 +16,9 @@ _COMPARED = ("none", "deep_supervision", "hs3", "random", "online")
 _COMPARED_TITLES = (*_BASE_TITLES, "random groups of HS3's sizes", "single phase")
 
 
-def _compared(setting: str, title: str) -> tuple[Row, ...]:
-    return tuple(Row(f"{title}: {t}", {}, setting, a) for t, a in zip(_COMPARED_TITLES, _COMPARED, strict=True))
+def _compared(setting: Setting) -> tuple[Row, ...]:
+    titled = zip(_COMPARED_TITLES, _COMPARED, strict=True)
+    return tuple(Row(f"{setting.title}: {title}", {}, setting.name, arm) for title, arm in titled)
 
 
 ARMS = Study(
@@ -29,7 +30,7 @@ ARMS = Study(
     columns=("mIoU", "groups"),
     small=Version(
         (with_arms(CAMVID, _COMPARED), with_arms(NYU_SMALL, _COMPARED)),
-        (*_compared(CAMVID.name, "CamVid"), *_compared(NYU_SMALL.name, "NYU-Depth-v2")),
+        (*_compared(CAMVID), *_compared(NYU_SMALL)),
         note=_NOTE,
     ),
 )
@@ -85,6 +86,7 @@ _THREE = Setting(
     CAMVID.config,
     _BASE,
     overrides=("--supervision.stages", '["layer1", "stage2", "stage3"]'),
+    title="three stages",
 )
 _PLACES: dict[str, tuple[str, ...]] = {"early": ("stage2",), "late": ("stage3",)}
 _HS3_PLACES = tuple(Variant(f"hs3-{name}", keep=stages) for name, stages in _PLACES.items())

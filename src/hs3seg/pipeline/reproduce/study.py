@@ -65,6 +65,7 @@ class Setting:
         manual_plan: A file below the folder of configs, for the arm `manual`.
         size: Height and width that inference costs are counted at; None = as the network is trained.
         submit: Also write the predictions of the test split, packed for the test server.
+        title: In sentences; empty = its name.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Setting:
     manual_plan: str = ""
     size: tuple[int, int] | None = None
     submit: bool = False
+    title: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

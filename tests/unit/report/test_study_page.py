@@ -1,0 +1,80 @@
+"""The page of a study."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hs3seg.pipeline.scores import compare_evaluations
+from hs3seg.report.comparison_words import SplitComparison
+from hs3seg.report.study_page import Picture, StudyPage, publish_study, write_study
+
+
+def evaluations(gain: float) -> dict[str, dict[int, dict[str, object]]]:
+    """Two arms, three seeds; the second is better by a gain."""
+    base = {seed: {"miou": 0.5 + seed / 100, "iou": {"car": 0.6, "bus": 0.4 + seed / 50}} for seed in range(3)}
+    better = {
+        seed: {"miou": one["miou"] + gain, "iou": {"car": 0.6 + 2 * gain, "bus": None}}  # type: ignore[operator]
+        for seed, one in base.items()
+    }
+    return {"deep_supervision": base, "deep-late": better}
+
+
+def compared(place: str, gain: float = 0.02) -> SplitComparison:
+    found = compare_evaluations(evaluations(gain), "val")
+    assert found is not None
+    return replace(found, titles={"deep-late": "deep supervision, stage 3 alone"}, place=place)
+
+
+@pytest.fixture
+def page() -> StudyPage:
+    photo = Picture("samples", b"photo", "as they are", b"")
+    return StudyPage(
+        title="Places",
+        source="A study of ours",
+        question="Where?",
+        notes=["From scratch."],
+        head=["", "mIoU"],
+        rows=[["stage 3", "50.0"]],
+        comparisons=[("camvid-small", compared("CamVid")), ("other-small", compared("Other", -0.02))],
+        figures=[],
+        pictures=[photo],
+        facts={"camvid-small": "a network"},
+        links={},
+        command="hs3 reproduce stages",
+    )
+
+
+def test_arms_and_settings_are_called_by_their_titles(page: StudyPage, tmp_path: Path) -> None:
+    text = publish_study(tmp_path, page).read_text()
+    assert "CamVid, val: deep supervision, stage 3 alone is better than deep supervision (+2.0 points" in text
+    assert "Other, val: deep supervision, stage 3 alone is worse than deep supervision (\u22122.0 points" in text
+    assert "deep-late" not in text
+    assert "## CamVid, val" in text
+    assert "## All rows" in text
+    assert "The sign test cannot go below 0.25 with 3 seeds" in text
+
+
+def test_every_picture_that_is_named_is_there_and_no_photograph_is_published(page: StudyPage, tmp_path: Path) -> None:
+    readme = publish_study(tmp_path, page)
+    named = {line.split("](")[1][:-1] for line in readme.read_text().splitlines() if line.startswith("![")}
+    assert named == {
+        f"{kind}-val-{name}.png" for kind in ("intervals", "classes") for name in ("camvid-small", "other-small")
+    }
+    assert {file.name for file in tmp_path.glob("*.png")} == named
+
+
+def test_a_table_with_the_papers_numbers_says_so(page: StudyPage, tmp_path: Path) -> None:
+    page = replace(page, head=["", "mIoU, paper", "mIoU, ours"], rows=[["stage 3", "41.2", "50.0"]], pictures=[])
+    html = write_study(tmp_path, page).read_text()
+    assert "<h2>The paper's rows and ours</h2>" in html
+    assert html.count("<svg") == 4
+
+
+def test_classes_that_are_not_there_have_no_difference() -> None:
+    found = compared("")
+    assert found.where == "val"
+    assert found.per_class["deep-late"]["car"] == pytest.approx([0.04] * 3)
+    assert all(value != value for value in found.per_class["deep-late"]["bus"])
+    assert found.reference_iou == pytest.approx({"car": 0.6, "bus": 0.42})
+    assert compare_evaluations({"none": {0: {"miou": None, "iou": {}}}}, "val") is None

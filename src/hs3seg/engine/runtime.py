@@ -96,7 +96,8 @@ class Runtime:
         images = images.to(self.device, non_blocking=True).to(torch.float32)
         # One multiply-add, x / 255 - mean over std, while each channel is one run of numbers: with three channels side
         # by side it takes twice as long.
-        images = torch.addcmul((-mean / std).view(1, -1, 1, 1), images, (1 / (255 * std)).view(1, -1, 1, 1))
+        shift, scale = ((-mean / std).view(1, -1, 1, 1), (1 / (255 * std)).view(1, -1, 1, 1))
+        torch.addcmul(shift.expand_as(images), images, scale.expand_as(images), out=images)
         return images.contiguous(memory_format=layout)
 
     def sum(self, tensor: Tensor) -> Tensor:

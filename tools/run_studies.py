@@ -1,10 +1,12 @@
-"""Runs all small studies, one data set per process, and publishes a page for each; goes on where it stopped.
+"""Runs all small studies in two processes and publishes a page for each; goes on where it stopped.
 
     .venv/bin/python tools/run_studies.py --camvid FOLDER --nyuv2 FOLDER
     .venv/bin/python tools/run_studies.py --pages-only
 
-Numbers of finished trainings are kept in docs/results/runs, so that a checkout alone is enough to go on from; pages are
-docs/results/NAME. Each process takes one thread. Ctrl-C stops both; at most a minute of work is lost.
+One process takes NYU-Depth-v2, the other CamVid and planted scenes, which need no folder; each has one thread. The
+first study is trained with all its seeds, then the first seed of all others, and so on. Numbers of finished trainings
+are kept in docs/results/runs, so that a checkout alone is enough to go on from; pages are docs/results/NAME. Ctrl-C
+stops both; at most a minute of work is lost.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from hs3seg.pipeline.reproduce.settings import config_folder, setting_config
 ORDER = (
     "arms",
     "fig2",
+    "conditions",
     "table6",
     "table5",
     "single-phase",
@@ -50,15 +53,30 @@ def settings_of(study: str, kind: str) -> list[str]:
     return [s.name for s in small.settings if setting_config(s, folder, ()).data.kind == kind]
 
 
-def train(kind: str, root: Path, studies: list[str]) -> None:
-    """The trainings of one data set, one study after another."""
-    with (LOGS / f"studies-{kind}.log").open("a") as log:
-        for study in studies:
+def rounds(studies: list[str]) -> list[tuple[str, tuple[int, ...]]]:
+    """Studies and seeds in the order of training: something of everything comes before more of the same."""
+    first, *others = studies
+    wanted = {study: STUDIES[study].small.seeds for study in studies}
+    later = [
+        (study, (seed,))
+        for seed in sorted({s for o in others for s in wanted[o]})
+        for study in others
+        if seed in wanted[study]
+    ]
+    return [(first, wanted[first]), *later]
+
+
+def train(roots: dict[str, Path | None], studies: list[str]) -> None:
+    """The trainings of some kinds of data, one study after another."""
+    for study, seeds in rounds(studies):
+        for kind, root in roots.items():
             names = settings_of(study, kind)
             if names:
-                words = ["--settings", ",".join(names), "--data.root", str(root), "--out", f"{LOGS}/{kind}-{study}"]
-                print(f"{kind}: {study}", flush=True)
-                subprocess.run(command(study, *words), stdout=log, stderr=log, check=True)
+                words = ["--settings", ",".join(names), "--seeds", ",".join(map(str, seeds))]
+                words += ["--out", f"{LOGS}/{kind}-{study}", *(["--data.root", str(root)] if root else [])]
+                print(f"{kind}: {study}, seeds {seeds}", flush=True)
+                with (LOGS / f"studies-{kind}.log").open("a") as log:
+                    subprocess.run(command(study, *words), stdout=log, stderr=log, check=True)
 
 
 def publish(studies: list[str]) -> None:
@@ -87,13 +105,17 @@ def main() -> None:
     studies = options.studies.split(",")
     LOGS.mkdir(exist_ok=True)
     if not options.pages_only:
-        roots = {kind: root for kind in ("camvid", "nyuv2") if (root := getattr(options, kind)) is not None}
+        lanes: list[dict[str, Path | None]] = [{"planted": None}, {}]
+        if options.camvid is not None:
+            lanes[0]["camvid"] = options.camvid
+        if options.nyuv2 is not None:
+            lanes[1]["nyuv2"] = options.nyuv2
         # Threads only wait for their child processes; Ctrl-C reaches these, which save and end.
         with ThreadPoolExecutor() as pool:
-            jobs = {kind: pool.submit(train, kind, root, studies) for kind, root in roots.items()}
-        failed = [kind for kind, job in jobs.items() if job.exception()]
+            jobs = [pool.submit(train, roots, studies) for roots in lanes]
+        failed = [str(job.exception()) for job in jobs if job.exception()]
         if failed:
-            sys.exit(f"stopped: {', '.join(failed)}; see {LOGS}/studies-*.log, or give the same command to go on")
+            sys.exit(f"{'; '.join(failed)}: see {LOGS}/studies-*.log, or give the same command to go on")
     publish(studies)
 
 

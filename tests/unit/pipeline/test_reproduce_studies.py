@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from hs3seg.analysis import SupervisionPlan
+from hs3seg.data.planted import planted_grouping, planted_taxonomy
 from hs3seg.errors import ConfigError
 from hs3seg.pipeline.reproduce import STUDIES
 from hs3seg.pipeline.reproduce.plans import same_training
@@ -16,7 +17,7 @@ from hs3seg.taxonomies.nyuv2 import NYU40
 from tests.conftest import shared
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-TAXONOMIES = {"camvid": CAMVID11, "cityscapes": CITYSCAPES, "nyuv2": NYU40}
+TAXONOMIES = {"camvid": CAMVID11, "cityscapes": CITYSCAPES, "nyuv2": NYU40, "planted": planted_taxonomy(2)}
 
 
 def versions() -> list[tuple[str, Study, Version]]:
@@ -59,6 +60,13 @@ def test_every_setting_has_a_config_and_its_plan_by_hand_fits(name: str) -> None
     same = [other for other in settings().values() if other.name == setting.name]
     prints = {setting_config(other, CONFIGS, ()).fingerprint() for other in same}
     assert len(prints) == 1
+
+
+@pytest.mark.parametrize(("name", "gamma"), [("planted-plan", 0.4), ("planted-plan-strong", 2.0)])
+def test_the_planted_plan_is_the_truth(name: str, gamma: float) -> None:
+    plan = SupervisionPlan.load(CONFIGS / "studies" / f"{name}.toml")
+    assert [stage.grouping for stage in plan.stages] == [planted_grouping(kind, 2) for kind in ("local", "global")]
+    assert [stage.gamma for stage in plan.stages] == [gamma, gamma]
 
 
 def test_the_papers_numbers_are_those_of_its_text() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from hs3seg.errors import ConfigError
 from hs3seg.files import write_json
 from hs3seg.pipeline.reproduce import collect
-from hs3seg.pipeline.reproduce.fabricated import make_data
+from hs3seg.pipeline.reproduce.fabricated import OTHERS, TRAIN, make_data
 from hs3seg.pipeline.reproduce.queue import Clock, Ready, claim, estimate, run_setting
 from hs3seg.pipeline.reproduce.settings import DRY, choose_settings, config_folder, describe, setting_config
 from hs3seg.pipeline.reproduce.studies import find_study, find_version
@@ -131,6 +131,9 @@ def _train(ready: Sequence[Ready], seeds: Sequence[int], command: str, *, dry_ru
 def _fabricated(own: Ready, folder: Path) -> Ready:
     """A setting whose data are made up, in the format of its kind of data."""
     data = own.config.data
+    if data.kind == "planted":  # made up anyway
+        few = data.model_copy(update={"num_images": (TRAIN, OTHERS, OTHERS)})
+        return replace(own, config=own.config.model_copy(update={"data": few}))
     root = make_data(data.kind, folder / data.kind)
     fields = {"root": str(root), "cache": False, "disk_cache": ""}
     return replace(own, config=own.config.model_copy(update={"data": data.model_copy(update=fields)}))

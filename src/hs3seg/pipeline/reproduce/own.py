@@ -1,5 +1,7 @@
 """Questions that the paper leaves open; ours, in small."""
 
+from collections.abc import Sequence
+
 from hs3seg.pipeline.reproduce.paper import CAMVID, CORE, NYU_SMALL, with_arms
 from hs3seg.pipeline.reproduce.study import Row, Setting, Study, Variant, Version
 
@@ -16,9 +18,10 @@ _COMPARED = ("none", "deep_supervision", "hs3", "random", "online")
 _COMPARED_TITLES = (*_BASE_TITLES, "random groups of HS3's sizes", "single phase")
 
 
-def _compared(setting: Setting) -> tuple[Row, ...]:
-    titled = zip(_COMPARED_TITLES, _COMPARED, strict=True)
-    return tuple(Row(f"{setting.title}: {title}", {}, setting.name, arm) for title, arm in titled)
+def _titled(setting: Setting, arms: Sequence[str], titles: Sequence[str]) -> tuple[Row, ...]:
+    """Rows of a table that several settings share."""
+    named = zip(titles, arms, strict=True)
+    return tuple(Row(f"{setting.title}: {title}", {}, setting.name, arm) for title, arm in named)
 
 
 ARMS = Study(
@@ -30,7 +33,7 @@ ARMS = Study(
     columns=("mIoU", "groups"),
     small=Version(
         (with_arms(CAMVID, _COMPARED), with_arms(NYU_SMALL, _COMPARED)),
-        (*_compared(CAMVID), *_compared(NYU_SMALL)),
+        (*_titled(CAMVID, _COMPARED, _COMPARED_TITLES), *_titled(NYU_SMALL, _COMPARED, _COMPARED_TITLES)),
         note=_NOTE,
     ),
 )
@@ -162,4 +165,32 @@ SINGLE_PHASE = Study(
     ),
 )
 
-OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS, SINGLE_PHASE)
+_PLANTED_ARMS = ("none", "deep_supervision", "hs3", "random", "manual")
+_PLANTED_TITLES = (*_BASE_TITLES, "random groups of HS3's sizes", "the planted groups")
+
+
+def _planted(name: str, title: str, plan: str, *overrides: str) -> Setting:
+    config, plan = "studies/planted-short.toml", f"studies/{plan}.toml"
+    return Setting(name, config, _PLANTED_ARMS, overrides=overrides, manual_plan=plan, title=title)
+
+
+_USUAL = _planted("planted-short", f"\u03b3 = {_USUAL_GAMMA:g}", "planted-plan")
+_STRONG = _planted("planted-strong", "\u03b3 = 2", "planted-plan-strong", "--supervision.gamma", "2.0")
+
+CONDITIONS = Study(
+    "conditions",
+    "When do groups help?",
+    "",
+    "Where an early stage cannot tell some classes, and which is known: do the groups that it can tell help more than"
+    " all classes, or than random groups, and more so where the stages weigh more?",
+    columns=("mIoU", "groups"),
+    small=Version(
+        (_USUAL, _STRONG),
+        (*_titled(_USUAL, _PLANTED_ARMS, _PLANTED_TITLES), *_titled(_STRONG, _PLANTED_ARMS, _PLANTED_TITLES)),
+        seeds=tuple(range(8)),
+        note="Planted scenes at 80x96, 384 to learn from; HRNetV2-w18-small from scratch, supervised after layer 1 and"
+        " stage 3. Drawn on the fly: no data are needed.",
+    ),
+)
+
+OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS, SINGLE_PHASE, CONDITIONS)

@@ -1,5 +1,6 @@
 """A whole run: train -> analyze -> plan -> train -> evaluate -> report, skipping what is there."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -128,8 +129,12 @@ def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str,
     return facts
 
 
+@functools.cache
 def source_commit() -> str | None:
-    """Commit of the checkout that this package runs from, with a + if files differ; None if it is no checkout."""
+    """Commit of the checkout that this package runs from, with a + if files differ; None if it is no checkout.
+
+    Asked once, at the start of a run: what this process has loaded stays, whatever is committed while it trains.
+    """
     here = Path(__file__).resolve().parent
     try:
         head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)

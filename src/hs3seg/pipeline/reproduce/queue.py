@@ -125,6 +125,7 @@ def claim(own: Ready, seed: int, say: Callable[[str], None], *, quiet: bool, pag
         quiet: Show no progress.
         page_only: Nothing will be trained: the data may be elsewhere, and so may the numbers.
     """
+    source_commit()  # what trains is what is loaded now, not what is committed by the time it has trained
     config = own.of_seed(seed)
     path = config.run_path
     kept = own.kept and own.kept / path.name

@@ -18,6 +18,7 @@ from torch import Tensor
 # Numbers in a strip. On a CPU it has to stay in the cache; elsewhere it has to be worth a kernel's launch.
 _CPU_STRIP, _STRIP = 2**20, 2**24
 _LEAST_ROWS = 8  # of a strip, even if it is larger then: neighbouring strips both need the row between them
+_ENOUGH_ROWS = 24  # of a strip: with more, products of matrices are mostly zeros; rather more images at once
 _LOWEST = -60.0  # logit below which e^logit comes near to the smallest normal float32, e^-87
 _CPU_COLUMNS = 128  # made by one product: enough for the kernel, few enough that many of its weights are not zero
 
@@ -107,7 +108,8 @@ class Strips:
         on_cpu, least = maps.device.type == "cpu", 1
         if numbers is None:
             numbers, least = (_CPU_STRIP if on_cpu else _STRIP), _LEAST_ROWS
-        self.images = max(1, min(count, numbers // (height * k * self.width)))  # seen at once
+        # Seen at once.
+        self.images = max(1, min(count, numbers // (min(height, _ENOUGH_ROWS) * k * self.width)))
         row = self.images * k * self.width
         self.rows = blocks(h, height, align_corners, max(least, numbers // row), self.dtype, maps.device)
         columns = _CPU_COLUMNS if on_cpu else self.width

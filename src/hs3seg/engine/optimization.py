@@ -60,7 +60,7 @@ class MovingAverage(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """One update, all weights in one call: a tenth of the time of torch's sorting and looping on a CPU."""
+        """One update, all weights in one call: a third of the time of torch's sorting and looping on a CPU."""
         count = int(self.n_averaged)
         keep = min(self.decay, (1 + count) / (10 + count))
         if self._values[0] is not model:

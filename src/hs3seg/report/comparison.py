@@ -1,6 +1,5 @@
 """The page of a comparison: arms over several seeds, with intervals, and what they allow to say."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -9,12 +8,11 @@ from typing import Any
 
 from hs3seg.files import write_atomically
 from hs3seg.report.comparison_cost import COST_HEAD, COST_NOTE, cost_rows
-from hs3seg.report.comparison_figures import class_figure, interval_figure
 from hs3seg.report.comparison_pictures import Disagreement, disagreement_html, disagreement_sheet
-from hs3seg.report.comparison_words import HEAD, SplitComparison, caveats, scores_rows, sentence
-from hs3seg.report.figure import Figure
+from hs3seg.report.comparison_section import markdown_table, split_section
+from hs3seg.report.comparison_words import SplitComparison, sentence
 from hs3seg.report.load import Run
-from hs3seg.report.markup import DASH, details, escape, points, table, tag
+from hs3seg.report.markup import escape, table, tag
 from hs3seg.report.theme import css_variables
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -70,9 +68,11 @@ def write_comparison(
     lines += [f"Made by `{command}`. Arms of one seed share initial weights, data order and augmentation.", ""]
     sections = []
     for found in splits:
-        html, markdown = _split_section(folder, found)
-        sections.append(f'<section id="{escape(found.split)}"><h2>{escape(found.split)}</h2>{html}</section>')
-        lines += [f"## {found.split}", "", *markdown]
+        section = split_section(found)
+        for figure in section.figures:
+            _write(folder / f"{figure.name}.png", figure.canvas.png())
+        sections.append(f'<section id="{escape(found.split)}"><h2>{escape(found.split)}</h2>{section.html}</section>')
+        lines += [f"## {found.split}", "", *section.markdown]
     for made in (_cost_section(splits), _picture_section(folder, pictures)):
         if made:
             title, html, markdown = made
@@ -108,25 +108,6 @@ def _document(
     )
 
 
-def _split_section(folder: Path, found: SplitComparison) -> tuple[str, list[str]]:
-    """HTML and Markdown of one split."""
-    rows, notes = scores_rows(found), caveats(found)
-    parts = [table(HEAD, [[escape(v) for v in row] for row in rows])]
-    lines = [*_markdown(HEAD, rows), ""]
-    if notes:
-        parts.append(tag("ul", "".join(f"<li>{escape(note)}</li>" for note in notes), class_="caveats"))
-        lines += [*(f"- {note}" for note in notes), ""]
-    if figure := interval_figure(found):
-        parts.append(figure.html())
-        lines += _picture(folder, figure, f"differences on {found.split}")
-    if figure := class_figure(found):
-        base = found.in_sentence(found.reference)
-        parts += [f"<h3>Class by class, against {escape(base)}</h3>", figure.html()]
-        parts.append(details("the same in numbers", _class_table(found)))
-        lines += _picture(folder, figure, f"differences per class on {found.split}")
-    return "".join(parts), lines
-
-
 def _cost_section(splits: Sequence[SplitComparison]) -> tuple[str, str, list[str]] | None:
     """Title, HTML and Markdown of what the trainings cost, which is the same for all splits."""
     found = next((found for found in splits if found.spent), None)
@@ -135,7 +116,7 @@ def _cost_section(splits: Sequence[SplitComparison]) -> tuple[str, str, list[str
     head = (*COST_HEAD[:-1], f"{COST_HEAD[-1]} against {found.in_sentence(found.reference)}")
     rows = cost_rows(found.spent, found.reference)
     html = table(head, [[escape(v) for v in row] for row in rows]) + tag("p", escape(COST_NOTE), class_="note")
-    return "What it cost", html, [*_markdown(head, rows), "", COST_NOTE, ""]
+    return "What it cost", html, [*markdown_table(head, rows), "", COST_NOTE, ""]
 
 
 def _picture_section(folder: Path, shown: Shown | None) -> tuple[str, str, list[str]] | None:
@@ -153,30 +134,6 @@ def _picture_section(folder: Path, shown: Shown | None) -> tuple[str, str, list[
         html,
         [f"![where arms disagree](disagreement-{shown.split}.png)", "", note, ""],
     )
-
-
-def _picture(folder: Path, figure: Figure, words: str) -> list[str]:
-    """Writes a figure's PNG file; the lines of Markdown that show it."""
-    _write(folder / f"{figure.name}.png", figure.canvas.png())
-    return [f"![{words}]({figure.name}.png)", "", *([figure.caption, ""] if figure.caption else [])]
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
-
-
-def _class_table(found: SplitComparison) -> str:
-    rows = [
-        [escape(name), *(_mean(found.per_class[arm].get(name, ())) for arm in found.per_class)]
-        for name in found.reference_iou
-    ]
-    head = ["mean difference of IoU, points", *(escape(found.title(arm)) for arm in found.per_class)]
-    return table(head, rows)
-
-
-def _mean(values: Sequence[float]) -> str:
-    there = [value for value in values if not math.isnan(value)]
-    return points(sum(there) / len(there)) if there else DASH
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from PIL import Image
 
 from hs3seg.files import write_atomically
 from hs3seg.report.canvas import Canvas, text_width
-from hs3seg.report.comparison_figures import class_figure, interval_figure
-from hs3seg.report.comparison_words import HEAD, SplitComparison, caveats, scores_rows, sentence
+from hs3seg.report.comparison_section import Section, markdown_figure, markdown_table, split_section
+from hs3seg.report.comparison_words import SplitComparison, sentence
 from hs3seg.report.figure import Axes, Figure, legend, ticks
 from hs3seg.report.markup import data_uri, definitions, escape, percent, table, tag
 from hs3seg.report.theme import css_variables
@@ -169,8 +169,9 @@ def write_study(folder: Path, page: StudyPage) -> Path:
     Returns:
         Path of index.html.
     """
-    _write_readme(folder, page, {picture.name: picture.png for picture in page.pictures})
-    _write(folder / "index.html", _html(page).encode())
+    sections = _sections(page)
+    _write_readme(folder, page, sections, {picture.name: picture.png for picture in page.pictures})
+    _write(folder / "index.html", _html(page, sections).encode())
     return folder / "index.html"
 
 
@@ -184,24 +185,29 @@ def publish_study(folder: Path, page: StudyPage) -> Path:
     Returns:
         Path of README.md.
     """
-    return _write_readme(folder, page, {picture.name: picture.drawn for picture in page.pictures if picture.drawn})
+    pictures = {picture.name: picture.drawn for picture in page.pictures if picture.drawn}
+    return _write_readme(folder, page, _sections(page), pictures)
 
 
-def _write_readme(folder: Path, page: StudyPage, pictures: Mapping[str, bytes]) -> Path:
+def _sections(page: StudyPage) -> list[tuple[str, Section]]:
+    """Title and content of every comparison."""
+    return [
+        (f"{found.place or setting}, {found.split}", split_section(found, setting))
+        for setting, found in page.comparisons
+    ]
+
+
+def _write_readme(
+    folder: Path, page: StudyPage, sections: Sequence[tuple[str, Section]], pictures: Mapping[str, bytes]
+) -> Path:
     """README.md and what it shows: the drawings, and these pictures by name."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = [*page.figures, *(figure for own in page.comparisons for figure in _figures(*own))]
+    drawn = [*page.figures, *(figure for _, section in sections for figure in section.figures)]
     images = {figure.name: figure.canvas.png() for figure in drawn} | dict(pictures)
     for name, png in images.items():
         _write(folder / f"{name}.png", png)
-    _write(folder / "README.md", _markdown(page, list(pictures)).encode())
+    _write(folder / "README.md", _markdown(page, sections, list(pictures)).encode())
     return folder / "README.md"
-
-
-def _figures(setting: str, found: SplitComparison) -> list[Figure]:
-    """Of a comparison: the intervals, and gains class by class."""
-    made = (interval_figure(found), class_figure(found))
-    return [replace(figure, name=f"{figure.name}-{setting}") for figure in made if figure is not None]
 
 
 def findings(page: StudyPage) -> list[str]:
@@ -209,7 +215,7 @@ def findings(page: StudyPage) -> list[str]:
     return [sentence(found, comparison) for _, found in page.comparisons for comparison in found.others.values()]
 
 
-def _html(page: StudyPage) -> str:
+def _html(page: StudyPage, compared: Sequence[tuple[str, Section]]) -> str:
     notes = "".join(tag("p", escape(note), class_="note") for note in page.notes)
     rows = table(page.head, [[escape(cell) for cell in row] for row in page.rows]) if page.rows else ""
     sections = [f"<section><h2>{_rows_title(page)}</h2>{rows}{notes}</section>"]
@@ -217,13 +223,7 @@ def _html(page: StudyPage) -> str:
         shown = "".join(figure.html() for figure in page.figures)
         shown += "".join(picture.html() for picture in page.pictures)
         sections.append(f"<section><h2>Pictures</h2>{shown}</section>")
-    for setting, found in page.comparisons:
-        parts = [table(HEAD, [[escape(cell) for cell in row] for row in scores_rows(found)])]
-        warned = "".join(f"<li>{escape(note)}</li>" for note in caveats(found))
-        parts += [tag("ul", warned, class_="caveats")] if warned else []
-        parts += [figure.html() for figure in _figures(setting, found)]
-        title = escape(f"{found.place or setting}, {found.split}")
-        sections.append(f"<section><h2>{title}</h2>{''.join(parts)}</section>")
+    sections += [f"<section><h2>{escape(title)}</h2>{section.html}</section>" for title, section in compared]
     sections.append(f"<section><h2>What was trained</h2>{definitions(page.facts)}</section>")
     links = ", ".join(f'<a href="{escape(address)}">{escape(text)}</a>' for text, address in page.links.items())
     said = "".join(f"<li>{escape(line)}</li>" for line in findings(page))
@@ -245,37 +245,21 @@ def _rows_title(page: StudyPage) -> str:
     return "The paper's rows and ours" if any("paper" in cell for cell in page.head) else "All rows"
 
 
-def _markdown(page: StudyPage, pictures: Sequence[str]) -> str:
+def _markdown(page: StudyPage, sections: Sequence[tuple[str, Section]], pictures: Sequence[str]) -> str:
     lines = [f"# {page.title}", "", f"{page.source}. {page.question}", ""]
     lines += [f"- {line}" for line in findings(page)] + [""]
     if page.rows:
-        lines += [f"## {_rows_title(page)}", "", *_table(page.head, page.rows)]
+        lines += [f"## {_rows_title(page)}", "", *markdown_table(page.head, page.rows), ""]
     lines += [f"{note}\n" for note in page.notes]
     for figure in page.figures:
-        lines += _shown(figure)
+        lines += markdown_figure(figure, figure.name)
     for picture in [picture for picture in page.pictures if picture.name in pictures]:
         lines += [f"![{picture.name}]({picture.name}.png)", "", picture.caption, ""]
-    for setting, found in page.comparisons:
-        lines += [f"## {found.place or setting}, {found.split}", "", *_table(HEAD, scores_rows(found))]
-        lines += [f"- {note}" for note in caveats(found)] + [""]
-        for figure in _figures(setting, found):
-            lines += _shown(figure)
+    for title, section in sections:
+        lines += [f"## {title}", "", *section.markdown]
     lines += ["## What was trained", "", *(f"- {name}: {what}" for name, what in page.facts.items()), ""]
     lines += [f"Made by `{page.command}`. Arms of one seed share initial weights, data order and augmentation."]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _shown(figure: Figure) -> list[str]:
-    return [f"![{figure.name}]({figure.name}.png)", "", *([figure.caption, ""] if figure.caption else [])]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(head)} |",
-        "|" + "---|" * len(head),
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-    ]
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ from hs3seg.report.load import Run, load_run
 from hs3seg.report.markup import arm_title, definitions, details, escape, percent, tag
 from hs3seg.report.matrices import analysis_figures, split_figures
 from hs3seg.report.online import history_figure, history_words
+from hs3seg.report.painting import painted
 from hs3seg.report.pictures import Tile, contact_sheet, legend, sample_tiles
 from hs3seg.report.summary import summarize
 from hs3seg.report.tables import class_table, scores_table, stage_table
@@ -57,8 +58,7 @@ def build_report(run: Path, out: Path | None = None) -> Path:
     loaded = load_run(run)
     page = _Page(loaded, judge(loaded), baseline_of(loaded))
     html = _document(page)
-    for name, picture in page.pictures.items():
-        content = picture()
+    for name, content in painted(page.pictures):
         write_atomically(out / name, lambda temporary, content=content: temporary.write_bytes(content) and None)  # type: ignore[misc]
     write_json(out / "report.json", summarize(loaded, page.verdict, page.baseline, list(page.pictures)))
     write_atomically(out / "index.html", lambda temporary: temporary.write_text(html, encoding="utf-8") and None)

@@ -28,6 +28,7 @@ from hs3seg.analysis.metrics import frequency_weighted_iou, level_miou, mean_acc
 from hs3seg.analysis.online_plan import OnlinePlan
 from hs3seg.analysis.per_image import PerImage, PerImageCounter, load_per_image, save_per_image
 from hs3seg.analysis.plan import FusePlan, StagePlan, SupervisionPlan
+from hs3seg.analysis.power import detectable_difference, pairs_needed, pooled_spread, power
 from hs3seg.analysis.regrouping import RunningGroups
 from hs3seg.analysis.separability import separability
 from hs3seg.analysis.stability import group_stability
@@ -66,6 +67,7 @@ __all__ = [
     "compare_arms",
     "confusion_matrix",
     "deep_supervision",
+    "detectable_difference",
     "frequency_weighted_iou",
     "group_stability",
     "halved_sizes",
@@ -80,7 +82,10 @@ __all__ = [
     "mean_accuracy",
     "mean_iou",
     "no_supervision",
+    "pairs_needed",
     "pixel_accuracy",
+    "pooled_spread",
+    "power",
     "random_control",
     "random_grouping",
     "reversed_order",

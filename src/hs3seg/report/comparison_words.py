@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hs3seg.analysis import Comparison
+from hs3seg.analysis import Comparison, detectable_difference, pairs_needed, pooled_spread
 from hs3seg.analysis.comparison import smallest_sign_p
 from hs3seg.report.comparison_cost import Spent
 from hs3seg.report.markup import arm_title, in_sentence, listed, percent, points
@@ -94,6 +94,8 @@ def caveats(found: SplitComparison) -> list[str]:
             f"The sign test cannot go below {floors}: it reaches 5 % from six seeds on, where all agree. With fewer"
             " seeds the interval rests on the differences being spread as Student's law has it."
         )
+    if limit := _limit(others, base):
+        lines.append(limit)
     if not others:
         return lines
     most = found.arms[found.reference].seeds
@@ -109,6 +111,26 @@ def caveats(found: SplitComparison) -> list[str]:
     for arm, seeds in found.without_pair.items():
         lines.append(f"{found.title(arm)} has no seed in common with {base} (only {_numbers(seeds)}): it is left out.")
     return lines
+
+
+_HALF_A_POINT = 0.005
+"""About what the paper gains over deep supervision (its Tables 1 and 3: 0.3 to 0.6 points)."""
+
+
+def _limit(others: Sequence[Comparison], base: str) -> str:
+    """What so many seeds can find at all; empty where nothing varies visibly or there is one seed."""
+    spread, pairs = pooled_spread(c.differences for c in others), max((len(c.seeds) for c in others), default=0)
+    if pairs < 2 or not spread > 0.0005:
+        return ""
+    found, needed = detectable_difference(spread, pairs), pairs_needed(_HALF_A_POINT, spread)
+    words = (
+        f"Differences to {base} vary by {100 * spread:.1f} points from seed to seed (standard deviation, pooled"
+        f" over the arms). So {pairs} seeds find a real difference of {100 * found:.1f} points four times out of five,"
+        " and smaller ones more rarely"
+    )
+    if needed is None or needed > pairs:
+        return f"{words}; half a point asks for about {needed or 'a million'} seeds."
+    return f"{words}."
 
 
 HEAD = ("arm", "seeds", "mIoU %", "spread", "difference", "interval", "p", "p, Holm", "sign test p")

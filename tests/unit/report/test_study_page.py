@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hs3seg.pipeline.scores import compare_evaluations
-from hs3seg.report.comparison_words import SplitComparison
+from hs3seg.report.comparison_words import SplitComparison, caveats
 from hs3seg.report.study_page import Picture, StudyPage, publish_study, write_study
 
 
@@ -69,6 +69,20 @@ def test_a_table_with_the_papers_numbers_says_so(page: StudyPage, tmp_path: Path
     html = write_study(tmp_path, page).read_text()
     assert "<h2>The paper's rows and ours</h2>" in html
     assert html.count("<svg") == 4
+
+
+def test_what_so_few_seeds_can_find_is_said() -> None:
+    known = evaluations(0.0)
+    for seed, gain in enumerate((0.01, 0.0, -0.01)):  # spread 1 point
+        known["deep-late"][seed]["miou"] = known["deep_supervision"][seed]["miou"] + gain  # type: ignore[operator]
+    found = compare_evaluations(known, "val")
+    assert found is not None
+    (said,) = [line for line in caveats(found) if "four times out of five" in line]
+    # Power 0.80 of a paired t-test with three pairs takes 3.26 standard deviations; for half of one, 34 pairs.
+    assert "vary by 1.0 points" in said
+    assert "3 seeds find a real difference of 3.3 points" in said
+    assert said.endswith("half a point asks for about 34 seeds.")
+    assert not any("four times out of five" in line for line in caveats(compared("")))  # the same gain with every seed
 
 
 def test_classes_that_are_not_there_have_no_difference() -> None:

@@ -166,12 +166,19 @@ SINGLE_PHASE = Study(
 )
 
 _PLANTED_ARMS = ("none", "deep_supervision", "hs3", "random", "manual")
-_PLANTED_TITLES = (*_BASE_TITLES, "random groups of HS3's sizes", "the planted groups")
+_FEWER = Variant("theta-90", supervision={"theta_degrees": 90.0})
+_PLANTED_NAMES = (*_PLANTED_ARMS, _FEWER.name)
+_PLANTED_TITLES = (
+    *_BASE_TITLES,
+    "random groups of HS3's sizes",
+    "the planted groups",
+    "HS3, groups at which a stage has the final output's mIoU (\u03b8 = 90\u00b0)",
+)
 
 
 def _planted(name: str, title: str, plan: str, *overrides: str) -> Setting:
     config, plan = "studies/planted-short.toml", f"studies/{plan}.toml"
-    return Setting(name, config, _PLANTED_ARMS, overrides=overrides, manual_plan=plan, title=title)
+    return Setting(name, config, _PLANTED_ARMS, variants=(_FEWER,), overrides=overrides, manual_plan=plan, title=title)
 
 
 _USUAL = _planted("planted-short", f"\u03b3 = {_USUAL_GAMMA:g}", "planted-plan")
@@ -182,11 +189,11 @@ CONDITIONS = Study(
     "When do groups help?",
     "",
     "Where an early stage cannot tell some classes, and which is known: do the groups that it can tell help more than"
-    " all classes, or than random groups, and more so where the stages weigh more?",
+    " all classes, or than random groups, and more so where the stages weigh more? Does the rule find their number?",
     columns=("mIoU", "groups"),
     small=Version(
         (_USUAL, _STRONG),
-        (*_titled(_USUAL, _PLANTED_ARMS, _PLANTED_TITLES), *_titled(_STRONG, _PLANTED_ARMS, _PLANTED_TITLES)),
+        (*_titled(_USUAL, _PLANTED_NAMES, _PLANTED_TITLES), *_titled(_STRONG, _PLANTED_NAMES, _PLANTED_TITLES)),
         seeds=tuple(range(8)),
         note="Planted scenes at 80x96, 384 to learn from; HRNetV2-w18-small from scratch, supervised after layer 1 and"
         " stage 3. Drawn on the fly: no data are needed.",

@@ -4,9 +4,9 @@
     .venv/bin/python tools/run_studies.py --pages-only
 
 One process takes CamVid, the other NYU-Depth-v2 and planted scenes, which need no folder; each has one thread. The
-first two studies are trained with all their seeds, then the first seed of all others, and so on. Numbers of finished trainings
-are kept in docs/results/runs, so that a checkout alone is enough to go on from; pages are docs/results/NAME. Ctrl-C
-stops both; at most a minute of work is lost.
+first two studies are trained with all their seeds, then the first seed of all others, and so on. Numbers of finished
+trainings are kept in docs/results/runs, so that a checkout alone is enough to go on from; pages are docs/results/NAME.
+Ctrl-C stops both; at most a minute of work is lost.
 """
 
 import argparse

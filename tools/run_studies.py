@@ -4,7 +4,7 @@
     .venv/bin/python tools/run_studies.py --pages-only
 
 One process takes CamVid, the other NYU-Depth-v2 and planted scenes, which need no folder; each has one thread. The
-first two studies are trained with all their seeds, then the first seed of all others, and so on. Numbers of finished
+first three studies are trained with all their seeds, then the first seed of all others, and so on. Numbers of finished
 trainings are kept in docs/results/runs, so that a checkout alone is enough to go on from; pages are docs/results/NAME.
 Ctrl-C stops both; at most a minute of work is lost.
 """
@@ -22,6 +22,7 @@ from hs3seg.pipeline.reproduce.settings import config_folder, setting_config
 ORDER = (
     "arms",
     "conditions",
+    "data-size",
     "fig2",
     "table6",
     "table5",
@@ -38,7 +39,7 @@ ORDER = (
     "table2",
 )
 """What matters most first; a later study takes over what an earlier one trained."""
-WHOLE = ("arms", "conditions")
+WHOLE = ("arms", "conditions", "data-size")
 """Studies whose question one seed cannot answer: with all their seeds before the others begin."""
 KEEP, PAGES, LOGS = Path("docs/results/runs"), Path("docs/results"), Path("runs")
 

@@ -9,6 +9,8 @@ import pytest
 
 from hs3seg.analysis import FusePlan, SupervisionPlan, load_confusions, mean_iou
 from hs3seg.cli import main
+from hs3seg.config.load import load_config
+from hs3seg.pipeline.steps import open_session
 from tests.integration.conftest import Call
 
 ARMS = ("none", "deep_supervision", "hs3", "hs3_fuse", "random", "reversed")
@@ -153,6 +155,10 @@ def test_kmeans_and_theta_and_a_manual_plan(config: Path, finished_run: Path, tm
     assert set(done["arms"]) == {"hs3"}
     found = hs3("plan", "--confusion", finished_run / "analysis" / "confusion.npz", "--theta", "0")
     assert {v["num_groups"] for v in found["stages"].values()} == {11}
+    found = hs3("plan", "--confusion", finished_run / "analysis" / "confusion.npz", "--rule", "knee")
+    for values in found["stages"].values():
+        clear = values["knee"]["height"] >= 0.05
+        assert values["num_groups"] == (values["knee"]["num_groups"] if clear else 11)
     manual = hs3(
         "run",
         config,
@@ -217,3 +223,15 @@ def test_shown_results_name_the_winner(
     assert "is ahead of" in out
     assert "One seed" in out
     assert "report:" in out
+
+
+def test_fewer_training_images_are_drawn_for_all_steps_alike(config: Path) -> None:
+    """A learning curve: the analysis images are among the drawn ones, evaluation keeps all of its own."""
+    whole, few = (open_session(load_config(config, words), quiet=True) for words in ((), ("--data.train_images", "9")))
+    names = set(few.dataset("train").names)
+    assert len(names) == 9
+    assert names < set(whole.dataset("train").names)
+    parts = [set(few.dataset(split).names) for split in ("reduced", "analysis")]
+    assert parts[0] | parts[1] == names
+    assert not parts[0] & parts[1]
+    assert few.dataset("val").names == whole.dataset("val").names

@@ -118,14 +118,17 @@ def test_fingerprint_tells_what_changes_weights_from_what_does_not(file: Path) -
         ["--train.log_steps", "1"],
         ["--online.warmup", "0.5"],  # of one arm, whose plan tells it
         ["--supervision.diagonal", "drop"],
+        ["--supervision.rule", "line"],
     ):
         assert load_config(file, same).fingerprint() == base
     for other in (
         ["--seed", "1"],
+        ["--data.train_images", "7"],
         ["--train.learning_rate", "0.5"],
         ["--loss.kind", "ohem"],
         ["--augment.flip", "0.0"],
         ["--supervision.diagonal", "keep"],
+        ["--supervision.rule", "knee"],
     ):
         assert load_config(file, other).fingerprint() != base
 

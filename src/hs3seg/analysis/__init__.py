@@ -35,9 +35,11 @@ from hs3seg.analysis.stability import group_stability
 from hs3seg.analysis.study import METHODS, Study, analyze
 from hs3seg.analysis.tradeoff import (
     DEFAULT_ASPECT,
+    Knee,
     Reference,
     TradeoffCurve,
     choose_num_groups,
+    knee_of,
     line,
     theta_of_ratio,
     tradeoff_curve,
@@ -49,6 +51,7 @@ __all__ = [
     "BoundaryCounter",
     "Comparison",
     "FusePlan",
+    "Knee",
     "OnlinePlan",
     "PerImage",
     "PerImageCounter",
@@ -73,6 +76,7 @@ __all__ = [
     "halved_sizes",
     "iou_per_class",
     "kmeans_groupings",
+    "knee_of",
     "label_hints",
     "level_miou",
     "line",

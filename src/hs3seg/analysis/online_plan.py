@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from hs3seg.analysis.clustering import Diagonal
-from hs3seg.analysis.tradeoff import DEFAULT_ASPECT
+from hs3seg.analysis.tradeoff import DEFAULT_ASPECT, Rule
 from hs3seg.errors import PlanError, nearest
 
 Source = Literal["training", "held_out"]
@@ -32,6 +32,7 @@ class OnlinePlan:
             teaches a head to tell the classes of a group apart, so that a group once made never seems separable.
         normalize: How affinities are made: `true` or `none`, see `class_affinity`.
         diagonal: How they are clustered: `drop` or `keep`, see `spectral_groupings`.
+        rule: How a number of groups is chosen: `line` or `knee`, see `choose_num_groups`.
         theta_degrees: Angle of the trade-off line; None = the ratio rule.
         aspect: width:height of the plot in which theta is measured.
     """
@@ -46,6 +47,7 @@ class OnlinePlan:
     probe: bool = True
     normalize: Literal["true", "none"] = "true"
     diagonal: Diagonal = "drop"
+    rule: Rule = "line"
     theta_degrees: float | None = None
     aspect: float = DEFAULT_ASPECT
 
@@ -61,7 +63,7 @@ class OnlinePlan:
         if not isinstance(self.probe, bool):
             raise PlanError(f"online: probe = {self.probe!r}; must be true or false")
         choices = {"source": get_args(Source), "order": get_args(Order), "normalize": ("true", "none")}
-        choices["diagonal"] = get_args(Diagonal)
+        choices |= {"diagonal": get_args(Diagonal), "rule": get_args(Rule)}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise PlanError(f"online: unknown {name} {getattr(self, name)!r}; allowed: {', '.join(allowed)}")

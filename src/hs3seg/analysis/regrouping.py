@@ -69,6 +69,7 @@ class RunningGroups:
             self.names,
             normalize=self.settings.normalize,
             diagonal=self.settings.diagonal,
+            rule=self.settings.rule,
             theta_degrees=self.settings.theta_degrees,
             aspect=self.settings.aspect,
         )

@@ -12,7 +12,7 @@ from hs3seg.analysis.agreement import adjusted_rand
 from hs3seg.analysis.clustering import spectral_groupings
 from hs3seg.analysis.per_image import PerImage
 from hs3seg.analysis.study import analyze
-from hs3seg.analysis.tradeoff import DEFAULT_ASPECT
+from hs3seg.analysis.tradeoff import DEFAULT_ASPECT, Rule
 from hs3seg.errors import PlanError
 from hs3seg.taxonomy import Grouping
 
@@ -79,6 +79,7 @@ def group_stability(
     seed: int = 0,
     normalize: Literal["true", "none"] = "true",
     epsilon: float = DEFAULT_EPSILON,
+    rule: Rule = "line",
     theta_degrees: float | None = None,
     aspect: float = DEFAULT_ASPECT,
     choose: bool = True,
@@ -91,8 +92,9 @@ def group_stability(
         num_groups: Stage -> chosen number of groups, for the stages that are looked at.
         bootstraps: Draws, B.
         seed: Of the draws.
-        normalize: See `class_affinity`; this and the next three as the plan was made.
+        normalize: See `class_affinity`; this and the next four as the plan was made.
         epsilon: See `class_affinity`.
+        rule: See `choose_num_groups`.
         theta_degrees: Angle of the trade-off line; None = the ratio rule.
         aspect: width:height of the plot in which theta is measured.
         choose: Repeat the choice of the number of groups, too.
@@ -125,7 +127,13 @@ def group_stability(
         if number < tries:
             wanted = {stage: drawn[stage] for stage in (*whole, "final")}
             study = analyze(
-                wanted, normalize=normalize, epsilon=epsilon, theta_degrees=theta_degrees, aspect=aspect, seed=seed
+                wanted,
+                normalize=normalize,
+                epsilon=epsilon,
+                rule=rule,
+                theta_degrees=theta_degrees,
+                aspect=aspect,
+                seed=seed,
             )
             for chosen in study.plan.stages:
                 found[chosen.stage].choose(whole[chosen.stage], chosen.grouping)

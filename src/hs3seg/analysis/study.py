@@ -1,9 +1,9 @@
 """The whole analysis: from one confusion matrix per stage to a plan."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from hs3seg.analysis.plan import DEFAULT_GAMMA, StagePlan, SupervisionPlan
 from hs3seg.analysis.tradeoff import (
     DEFAULT_ASPECT,
     Reference,
+    Rule,
     TradeoffCurve,
     choose_num_groups,
     line,
@@ -47,6 +48,7 @@ class Study:
         theta_degrees: Angle of the line; None = the ratio rule.
         aspect: width:height of the plot theta is measured in.
         diagonal: Whether a class was near to itself when classes were clustered.
+        rule: How numbers of groups were chosen.
     """
 
     plan: SupervisionPlan
@@ -57,6 +59,7 @@ class Study:
     theta_degrees: float | None
     aspect: float
     diagonal: str = "drop"
+    rule: Rule = "line"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -68,7 +71,7 @@ class Study:
                 "num_classes": self.reference.num_classes,
                 "miou": self.reference.miou,
                 "ratio": self.reference.ratio,
-                "rule": "ratio" if self.theta_degrees is None else "theta",
+                "rule": "knee" if self.rule == "knee" else "ratio" if self.theta_degrees is None else "theta",
                 "theta_degrees": self.theta_degrees
                 if self.theta_degrees is not None
                 else theta_of_ratio(self.reference, self.aspect),
@@ -89,6 +92,7 @@ class Study:
             "groups": [list(group) for group in stage.grouping.groups],
             "miou": curve.mious[k],
             "reaches_line": curve.reaches(k, self.reference, self.theta_degrees, self.aspect),
+            "knee": asdict(curve.knee),
             "gamma": stage.gamma,
             "curve": [[size, curve.mious[size]] for size in curve.sizes],
         }
@@ -101,6 +105,7 @@ def analyze(
     method: Method = "spectral",
     normalize: Literal["true", "none"] = "true",
     diagonal: Diagonal = "drop",
+    rule: Rule = "line",
     theta_degrees: float | None = None,
     aspect: float = DEFAULT_ASPECT,
     gamma: float = DEFAULT_GAMMA,
@@ -117,6 +122,7 @@ def analyze(
             groups per earlier stage and groups spectrally; `deep_supervision` and `none` are the baselines.
         normalize: See `class_affinity`.
         diagonal: See `spectral_groupings`.
+        rule: See `choose_num_groups`; `constant_ratio` and the baselines do without.
         theta_degrees: Angle of the trade-off line, 0..90; None = the ratio rule.
         aspect: width:height of the plot in which theta is measured.
         gamma: Weight of every stage's loss.
@@ -126,7 +132,7 @@ def analyze(
 
     Raises:
         PlanError: no `final`, or no other matrix; sizes differ; not counts, or no labelled pixel; wrong names; an
-            unknown method; an angle, aspect, gamma or epsilon out of range; missing embeddings.
+            unknown method or rule; an angle, aspect, gamma or epsilon out of range; missing embeddings.
     """
     stages, final = _checked(confusions)
     count = len(final)
@@ -137,6 +143,8 @@ def analyze(
         )
     if method not in METHODS:
         raise PlanError(f"unknown method '{method}'; {nearest(method, METHODS)}")
+    if rule not in get_args(Rule):
+        raise PlanError(f"unknown rule '{rule}'; {nearest(rule, get_args(Rule))}")
     if not stages and method != "none":
         raise PlanError("no matrix besides 'final'; give one per stage, named like the stage, shallow to deep")
     reference = Reference(count, mean_iou(final))
@@ -154,18 +162,19 @@ def analyze(
                 _size,
                 reference=reference,
                 method=method,
+                rule=rule,
                 theta_degrees=theta_degrees,
                 aspect=aspect,
                 number=number,
                 num_stages=len(stages),
             )
-            curve = _refined(curve, confusion, make, choose)
-        size = _size(curve, reference, method, theta_degrees, aspect, number, len(stages))
+            curve = _refined(curve, confusion, make, choose, both=rule == "knee")
+        size = _size(curve, reference, method, rule, theta_degrees, aspect, number, len(stages))
         curves.append(curve)
         plans.append(StagePlan(stage, curve.groupings[size], gamma))
     absent = absent_classes(final)
     plan = _plan(method, names, plans, gamma)
-    found = Study(plan, reference, tuple(curves), absent, normalize, theta_degrees, aspect, diagonal)
+    found = Study(plan, reference, tuple(curves), absent, normalize, theta_degrees, aspect, diagonal, rule)
     return replace(found, plan=replace(plan, notes=_notes(found, epsilon, seed)))
 
 
@@ -216,16 +225,19 @@ def _refined(
     confusion: NDArray[Any],
     make: Callable[[Sequence[int]], dict[int, Grouping]],
     choose: Callable[[TradeoffCurve], int],
+    *,
+    both: bool,
 ) -> TradeoffCurve:
-    """Tries the sizes between the chosen one and the next larger, until none is left between them."""
+    """Tries the sizes between the chosen one and the next larger, until none is left; `both`: and the next smaller."""
     while True:
         size = choose(curve)
+        smaller = next((k for k in reversed(curve.sizes) if both and k < size), size)
         larger = next((k for k in curve.sizes if k > size), size)
-        between = range(size + 1, larger)
+        between = [k for k in range(smaller + 1, larger) if k != size]
         if not between:
             return curve
         step = -(-len(between) // _GRID)
-        found = make(list(between)[::step])
+        found = make(between[::step])
         known = len(curve.groupings)
         curve = tradeoff_curve(curve.stage, confusion, {**curve.groupings, **found})
         if len(curve.groupings) == known:  # none of them can be made: identical classes
@@ -236,6 +248,7 @@ def _size(
     curve: TradeoffCurve,
     reference: Reference,
     method: Method,
+    rule: Rule,
     theta_degrees: float | None,
     aspect: float,
     number: int,
@@ -246,7 +259,7 @@ def _size(
     if method == "constant_ratio":
         wanted = halved_sizes(reference.num_classes, num_stages)[number]
         return min(curve.sizes, key=lambda k: (abs(k - wanted), k))
-    return choose_num_groups(curve, reference, theta_degrees, aspect)
+    return choose_num_groups(curve, reference, theta_degrees, aspect, rule)
 
 
 def _plan(method: Method, names: tuple[str, ...], stages: list[StagePlan], gamma: float) -> SupervisionPlan:

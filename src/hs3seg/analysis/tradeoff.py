@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,12 @@ from hs3seg.taxonomy import Grouping
 
 DEFAULT_ASPECT = 1.652
 """width:height of the plot of [0, K] x [0, 1] in which the paper's ratio rule on NYUD-v2 reads 76 degrees."""
+
+Rule = Literal["line", "knee"]
+"""How a stage's number of groups is chosen: where its curve meets the line through the final output's point (the
+paper's rule, Sec. 3.1.2), or at the curve's knee (ours)."""
+LEAST_KNEE = 0.05
+"""mIoU, a fraction: a curve that nowhere lies higher above the straight line between its ends has no knee."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,41 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Knee:
+    """Where a curve bends most: the point that lies highest above the straight line between its ends.
+
+    Up to the knee classes are told apart at little loss, behind it mIoU falls: the stage sees so many groups and no
+    more. Curves of stages that know every class a little sag below the line, and no number of groups stands out.
+
+    Args:
+        num_groups: k of that point.
+        height: mIoU above the line, a fraction, 0 or more.
+    """
+
+    num_groups: int
+    height: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is high enough to count."""
+        return self.height >= LEAST_KNEE
+
+
+def knee_of(mious: Mapping[int, float]) -> Knee:
+    """The knee of a curve, number of groups -> mIoU; the largest number where several are as high.
+
+    After Satopaa et al., "Finding a Kneedle in a Haystack" (2011), without its scaling to the range of the curve: a
+    small fall would look as sharp as a large one.
+    """
+    sizes = sorted(mious)
+    first, last = sizes[0], sizes[-1]
+    slope = (mious[last] - mious[first]) / max(last - first, 1)
+    heights = {k: mious[k] - mious[first] - slope * (k - first) for k in sizes}
+    best = max(sizes, key=lambda k: (round(heights[k], 12), k))
+    return Knee(best, max(heights[best], 0.0))
+
+
+@dataclass(frozen=True, slots=True)
 class TradeoffCurve:
     """mIoU of one stage against the number of groups.
 
@@ -51,6 +93,11 @@ class TradeoffCurve:
     def sizes(self) -> tuple[int, ...]:
         """The numbers of groups, rising."""
         return tuple(self.groupings)
+
+    @property
+    def knee(self) -> Knee:
+        """Where it bends most."""
+        return knee_of(self.mious)
 
     def reaches(
         self,
@@ -117,8 +164,9 @@ def choose_num_groups(
     reference: Reference,
     theta_degrees: float | None = None,
     aspect: float = DEFAULT_ASPECT,
+    rule: Rule = "line",
 ) -> int:
-    """The largest number of groups whose point lies on or above the line.
+    """The largest number of groups whose point lies on or above the line, or the curve's knee.
 
     The paper intersects a falling curve with a rising line; measured curves wiggle, so the rule is: largest k.
     theta = 0 asks for nothing and gives K (deep supervision). Where no point reaches the line, the smallest k
@@ -129,10 +177,14 @@ def choose_num_groups(
         reference: Of the final output.
         theta_degrees: None = the ratio rule.
         aspect: width:height of the plot in which theta is measured.
+        rule: `knee` looks at the curve alone; one without a clear knee keeps all classes, K.
 
     Returns:
         k, one of `curve.sizes`.
     """
+    if rule == "knee":
+        knee = curve.knee
+        return knee.num_groups if knee.is_clear else max(curve.sizes)
     if theta_degrees == 0:
         return max(curve.sizes)
     reached = [k for k in curve.sizes if curve.reaches(k, reference, theta_degrees, aspect)]

@@ -3,7 +3,7 @@
 Plain dictionaries map names to classes; nothing registers itself.
 """
 
-from hs3seg.builders.datasets import make_dataset, make_subset, make_training_loader
+from hs3seg.builders.datasets import make_dataset, make_subset, make_training_loader, make_training_set
 from hs3seg.builders.evaluation import make_evaluation_loader, make_protocol
 from hs3seg.builders.model import (
     example_of,
@@ -38,6 +38,7 @@ __all__ = [
     "make_subset",
     "make_supervised",
     "make_training_loader",
+    "make_training_set",
     "network_options",
     "network_size",
     "normalisation",

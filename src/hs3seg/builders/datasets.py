@@ -35,6 +35,7 @@ from hs3seg.data import (
     TrainingLoader,
     TrainTransform,
     analysis_split,
+    drawn,
     infer_taxonomy,
 )
 from hs3seg.data.loader import Order
@@ -140,6 +141,16 @@ def make_dataset(config: Config, split: str) -> SegmentationDataset:
         name = f"{data.kind}-{split}-{hashlib.sha256(data.options.encode()).hexdigest()[:8]}"
         dataset = DiskCache(dataset, Path(data.disk_cache) / name, max_gib=data.disk_cache_gib, key=data.options)
     return CachedDataset(dataset) if data.cache else dataset
+
+
+def make_training_set(config: Config, split: SegmentationDataset) -> SegmentationDataset:
+    """What the config trains on: its training split, or the images drawn from it.
+
+    Raises:
+        DataError: more images asked for than there are.
+    """
+    wanted = config.data.train_images
+    return split if wanted is None else Subset(split, drawn(len(split), wanted, config.seed), split.split)
 
 
 def make_subset(config: Config, train: SegmentationDataset, split: str) -> SegmentationDataset:

@@ -108,6 +108,7 @@ def make_online(config: Config, plan: SupervisionPlan, order: Order | None = Non
         **settings.model_dump() | ({"order": order} if order else {}),
         normalize=analysis.normalize,
         diagonal=analysis.diagonal,
+        rule=analysis.rule,
         theta_degrees=analysis.theta_degrees,
         aspect=analysis.aspect,
     )

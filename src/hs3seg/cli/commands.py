@@ -137,6 +137,7 @@ def plan(options: Namespace, _overrides: list[str]) -> Result:
         method=options.method,
         normalize=options.normalize,
         diagonal=options.diagonal,
+        rule=options.rule,
         theta_degrees=options.theta,
         aspect=options.aspect,
         gamma=options.gamma,

@@ -137,6 +137,13 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     )
     plan_.add_argument("--normalize", choices=("true", "none"), default="true", help="divide rows by their sums first")
     plan_.add_argument(
+        "--rule",
+        choices=("line", "knee"),
+        default="line",
+        help="number of groups: line = where the curve meets the line through the final output's point (Sec. 3.1.2);"
+        " knee = where the curve bends, or all classes where it does not",
+    )
+    plan_.add_argument(
         "--theta", type=float, metavar="DEG", help="angle of the trade-off line; default: the ratio rule"
     )
     plan_.add_argument("--aspect", type=float, default=1.652, help="width:height of the plot theta is measured in")

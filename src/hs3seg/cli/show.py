@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hs3seg.analysis import SupervisionPlan
+from hs3seg.analysis import Knee, SupervisionPlan
 from hs3seg.report.markup import in_sentence
 
 
@@ -73,7 +73,9 @@ def plan(result: dict[str, Any], plan: SupervisionPlan) -> None:
     for stage in plan.stages:
         found = result["stages"].get(stage.stage, {})
         console.print(
-            f"{stage.stage}: {stage.grouping.num_groups} groups, mIoU {_percent(found.get('miou'))} %", style="bold"
+            f"{stage.stage}: {stage.grouping.num_groups} groups, mIoU {_percent(found.get('miou'))} %"
+            f"{_knee(found.get('knee'))}",
+            style="bold",
         )
         for group in stage.grouping.groups:
             console.print("  " + ", ".join(plan.taxonomy_names[c] for c in group))
@@ -82,6 +84,13 @@ def plan(result: dict[str, Any], plan: SupervisionPlan) -> None:
         console.print(f"no pixel of {absent} in these matrices: where they are grouped means nothing")
     if "plan" in result:
         console.print(f"plan: {result['plan']}", soft_wrap=True)
+
+
+def _knee(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    knee = Knee(**found)
+    return f"; its curve bends at {knee.num_groups}" if knee.is_clear else "; its curve has no knee"
 
 
 def evaluation(result: dict[str, Any]) -> None:

@@ -19,6 +19,9 @@ class _Data(Section):
 
     root: str = Field("", description="folder of the data set; not used by digits")
     train_split: str = Field("train", description="split to train on")
+    train_images: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="train on so many images of it only, drawn with the seed: what would more data bring?"
+    )
     evaluate_splits: tuple[str, ...] = Field(("val",), description="splits to evaluate every arm on, at the end")
     analysis_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1,

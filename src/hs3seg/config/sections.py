@@ -54,6 +54,11 @@ class SupervisionConfig(Section):
         description="keep = a class is near to itself when classes are clustered, so that one that is hardly confused"
         " may stand alone; drop = as scikit-learn",
     )
+    rule: Literal["line", "knee"] = Field(
+        "line",
+        description="how a stage's number of groups is chosen: line = where its curve meets the line through the final"
+        " output's point, as the paper; knee = where its curve bends, or all classes where it does not",
+    )
     theta_degrees: Annotated[float, Field(ge=0, le=90)] | None = Field(
         None, description="angle of the trade-off line; none = the ratio rule (Sec. 3.1.2)"
     )
@@ -261,7 +266,10 @@ _WITHOUT_EFFECT = {
     "train": ("evaluate_every", "checkpoint_seconds", "log_steps", "tensorboard", "threads"),
 }
 
-_ADDED_LATER = {"supervision": {"diagonal": "drop"}}
+_ADDED_LATER: dict[str, dict[str, Any]] = {
+    "data": {"train_images": None},
+    "supervision": {"diagonal": "drop", "rule": "line"},
+}
 """Keys that runs of earlier versions knew nothing of; at their usual value they leave a run what it was."""
 
 

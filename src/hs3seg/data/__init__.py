@@ -19,7 +19,7 @@ from hs3seg.data.loader import EvaluationLoader, TrainingLoader
 from hs3seg.data.nyuv2 import NYUv2
 from hs3seg.data.planted import PlantedScenes, planted_grouping, planted_taxonomy
 from hs3seg.data.sample import Batch, Sample, SegmentationDataset, channels_of, notes_of, source_of
-from hs3seg.data.splits import Subset, analysis_split
+from hs3seg.data.splits import Subset, analysis_split, drawn
 from hs3seg.data.statistics import LabelStatistics, class_frequencies
 from hs3seg.data.transforms import EvaluationTransform, TrainTransform
 from hs3seg.data.video import VIDEO_SUFFIXES
@@ -54,6 +54,7 @@ __all__ = [
     "analysis_split",
     "channels_of",
     "class_frequencies",
+    "drawn",
     "encode_hha",
     "hha",
     "infer_taxonomy",

@@ -77,6 +77,17 @@ def fraction_split(num_items: int, fractions: Mapping[str, float], split: str, s
     return tuple(sorted(order[begin:end].tolist()))
 
 
+def drawn(num_items: int, count: int, seed: int) -> tuple[int, ...]:
+    """Positions of so many items, sorted. Of one seed the fewer are among the more, as learning curves want them.
+
+    Raises:
+        DataError: more than there are.
+    """
+    if count > num_items:
+        raise DataError(f"{count} images cannot be drawn from {num_items} training images (data.train_images)")
+    return tuple(sorted(np.random.default_rng(seed).permutation(num_items)[:count].tolist()))
+
+
 class Subset:
     """Some samples of a data set, under a split name of their own."""
 
@@ -84,8 +95,11 @@ class Subset:
         self.taxonomy = dataset.taxonomy
         self.split = split
         self.channels = channels_of(dataset)
-        self._dataset = dataset
+        self._dataset: SegmentationDataset = dataset
         self._indices = tuple(indices)
+        if isinstance(dataset, Subset):  # the set itself may be a cache, which `fill` has to see
+            self._dataset = dataset._dataset
+            self._indices = tuple(dataset._indices[i] for i in indices)
 
     @property
     def names(self) -> Sequence[str]:

@@ -27,6 +27,7 @@ from hs3seg.builders import (
     make_subset,
     make_supervised,
     make_training_loader,
+    make_training_set,
     network_size,
     normalisation,
 )
@@ -58,11 +59,12 @@ class Session:
             if split in ("reduced", "analysis"):
                 self._opened[split] = make_subset(self.config, self.dataset("train"), split)
             elif split == "train" and self.config.data.train_split != "train":
-                self._opened[split] = self.dataset(self.config.data.train_split)
+                self._opened[split] = make_training_set(self.config, self.dataset(self.config.data.train_split))
             else:
-                self._opened[split] = make_dataset(self.config, split)
-                for note in notes_of(self._opened[split]):
+                opened = make_dataset(self.config, split)
+                for note in notes_of(opened):
                     self.reporter.say(f"{split}: {note}")
+                self._opened[split] = make_training_set(self.config, opened) if split == "train" else opened
         return self._opened[split]
 
 
@@ -189,6 +191,7 @@ def plan_step(
         method=settings.method,
         normalize=settings.normalize,
         diagonal=settings.diagonal,
+        rule=settings.rule,
         theta_degrees=settings.theta_degrees,
         aspect=settings.aspect,
         gamma=settings.gamma,

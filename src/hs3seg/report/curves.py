@@ -19,7 +19,7 @@ Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def read_reference(run: Run) -> tuple[Reference, float | None, float, float] | None:
-    """The final output's point, the angle that was asked for (None = ratio rule), the angle in effect, the aspect."""
+    """The final output's point, the angle that was asked for (None = none was), the angle in effect, the aspect."""
     values = run.analysis.get("reference")
     if not isinstance(values, dict):
         return None
@@ -29,7 +29,7 @@ def read_reference(run: Run) -> tuple[Reference, float | None, float, float] | N
     aspect = number(values.get("aspect")) or DEFAULT_ASPECT
     shown = number(values.get("theta_degrees"))
     shown = shown if shown is not None else math.degrees(math.atan2(aspect, miou))
-    asked = None if values.get("rule", "ratio") == "ratio" else shown
+    asked = shown if values.get("rule") == "theta" else None
     return Reference(int(classes), miou), asked, shown, aspect
 
 

@@ -154,6 +154,7 @@ def _stability(
         seed=seed,
         normalize=notes.get("normalize", "true"),
         epsilon=_or(notes.get("epsilon"), DEFAULT_EPSILON),
+        rule="knee" if notes.get("rule") == "knee" else "line",
         theta_degrees=number(notes.get("theta_degrees")) if notes.get("rule") == "theta" else None,
         aspect=_or(notes.get("aspect"), DEFAULT_ASPECT),
         choose=plan.name == "spectral",

@@ -1,14 +1,15 @@
 """Puts the page together and writes it with its PNG files and report.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
+from hs3seg.analysis import knee_of
 from hs3seg.files import write_atomically, write_json
 from hs3seg.report import facts
 from hs3seg.report.cost import cost_figure, cost_points
-from hs3seg.report.curves import read_reference, tradeoff_figure, training_figures
+from hs3seg.report.curves import read_curves, read_reference, tradeoff_figure, training_figures
 from hs3seg.report.figure import Figure
 from hs3seg.report.groups import tree_figures
 from hs3seg.report.load import Run, load_run
@@ -139,9 +140,11 @@ def _tradeoff(page: _Page) -> str:
         return ""
     reference, asked, shown, aspect = found
     method = str(page.run.analysis.get("method", "spectral"))
-    rule = "the ratio rule" if asked is None else "the angle that was asked for"
+    by_knee = page.run.analysis.get("reference", {}).get("rule") == "knee"
+    rule = "for comparison" if by_knee else "the ratio rule" if asked is None else "the angle that was asked for"
     facts_ = definitions(
         {
+            **{f"knee of {stage}": _knee(curve) for stage, curve in read_curves(page.run).items()},
             "final output": f"{reference.num_classes} classes, {percent(reference.miou)} % mIoU",
             "mIoU per class": f"{100 * reference.ratio:.3f} points",
             "θ": f"{shown:.1f}° ({rule}), at width:height {aspect:g}",
@@ -153,6 +156,12 @@ def _tradeoff(page: _Page) -> str:
         " output's point asks every stage for the same trade-off; the largest number of groups on or above it is chosen"
         " (Sec. 3.1.2 of the paper)."
     )
+    if by_knee:
+        words = (
+            "mIoU of each stage on the analysis split, after merging its classes into groups. A stage's number of"
+            " groups is where its curve bends most (rule: knee); without a bend it keeps all classes. The line is for"
+            " comparison only."
+        )
     if method == "constant_ratio":
         words = (
             "mIoU of each stage on the analysis split, after merging its classes into groups. The numbers of groups"
@@ -162,10 +171,17 @@ def _tradeoff(page: _Page) -> str:
     below = [s for s, v in stages.items() if isinstance(v, dict) and v.get("reaches_line") is False]
     warning = (
         f" No point of {escape(', '.join(below))} reaches the line; its smallest number of groups was taken."
-        if below and method != "constant_ratio"
+        if below and method != "constant_ratio" and not by_knee
         else ""
     )
     return f"<p>{words}{warning}</p>" + tag("div", page.figures([figure]) + facts_, class_="beside")
+
+
+def _knee(curve: Mapping[int, float]) -> str:
+    knee = knee_of(curve)
+    if not knee.is_clear:
+        return "none: no number of groups stands out"
+    return f"{knee.num_groups} groups, {100 * knee.height:.0f} points above a straight fall"
 
 
 def _groups(page: _Page) -> str:

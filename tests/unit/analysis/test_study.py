@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,28 @@ def test_the_chosen_point_is_the_last_on_or_above_the_line() -> None:
         above = [k for k, miou in stage["curve"] if miou >= ratio * k]
         assert stage["num_groups"] == max(above)
     assert values["stages"]["early"]["num_groups"] < values["stages"]["late"]["num_groups"]
+
+
+def blocks(sizes: Sequence[int], within: float) -> np.ndarray:
+    """Counts of classes that are confused with those of their own block only; `within` is the share that is right."""
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    same = owner[:, None] == owner
+    rates = np.where(same, (1 - within) / np.maximum(same.sum(1, keepdims=True) - 1, 1), 0.0)
+    np.fill_diagonal(rates, np.where(same.sum(1) > 1, within, 1.0))
+    return np.round(rates * 10000).astype(np.int64)
+
+
+def test_the_knee_finds_planted_blocks_where_the_line_asks_for_more() -> None:
+    planted = [2, 2, 2, 2, 2, 2]
+    confusions = {"early": blocks(planted, 0.55), "late": np.diag([10000] * 12), "final": noisy(2, 0.7, 12)}
+    study = analyze(confusions, rule="knee")
+    assert study.plan.num_groups == {"early": 6, "late": 12}
+    assert study.plan.stage("early").grouping.groups == tuple((2 * i, 2 * i + 1) for i in range(6))
+    assert study.plan.notes["rule"] == "knee"
+    assert study.to_dict()["stages"]["early"]["knee"]["num_groups"] == 6
+    assert study.to_dict()["stages"]["late"]["knee"]["height"] == 0
+    assert analyze(confusions).plan.num_groups["early"] > 6
+    assert analyze(confusions, rule="knee", method="deep_supervision").plan.num_groups["early"] == 12
 
 
 def test_methods() -> None:
@@ -113,6 +136,7 @@ def test_two_classes_are_enough() -> None:
         ({}, {"method": "spectrl"}, "nearest: 'spectral'"),
         ({}, {"theta_degrees": 91}, "theta = 91"),
         ({}, {"method": "kmeans"}, "embeddings of stage 'early'"),
+        ({}, {"rule": "kne"}, "nearest: 'knee'"),
         ({}, {"normalize": "rows"}, "allowed: 'true'"),
     ],
 )
@@ -191,4 +215,7 @@ def test_many_classes_are_tried_on_a_grid_that_is_refined_where_it_counts(monkey
     assert len(grid.curves[0].sizes) < len(whole.curves[0].sizes) / 2
     chosen = grid.plan.stages[0].grouping.num_groups
     assert chosen + 1 in grid.curves[0].sizes  # nothing is left untried next to it
+    knee = analyze(counts, rule="knee")
+    monkeypatch.undo()
+    assert knee.plan.stages == analyze(counts, rule="knee").plan.stages
     assert analyze(counts, method="constant_ratio").plan.num_groups["early"] == 45

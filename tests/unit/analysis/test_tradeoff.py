@@ -1,9 +1,18 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from hs3seg.analysis import Reference, TradeoffCurve, choose_num_groups, line, theta_of_ratio, tradeoff_curve
+from hs3seg.analysis import (
+    Reference,
+    TradeoffCurve,
+    choose_num_groups,
+    knee_of,
+    line,
+    theta_of_ratio,
+    tradeoff_curve,
+)
 from hs3seg.errors import PlanError
 from hs3seg.taxonomy import Grouping
 
@@ -105,3 +114,36 @@ def test_angles_outside_the_quadrant_are_refused() -> None:
         line(PAPER, 3, 95)
     with pytest.raises(PlanError, match="aspect = 0"):
         line(PAPER, 3, aspect=0)
+
+
+def test_the_knee_is_the_corner_of_a_curve_of_two_pieces() -> None:
+    # Level to 6 groups, then a straight fall to 0.3 at 12: the line between the ends has 1 - 0.07 * 4 = 0.72 at 6.
+    mious = {k: 1.0 if k <= 6 else 1.0 - 0.7 * (k - 6) / 6 for k in range(2, 13)}
+    knee = knee_of(mious)
+    assert knee.num_groups == 6
+    assert knee.height == pytest.approx(0.28)
+    assert knee.is_clear
+    assert knee_of(dict(reversed(mious.items()))) == knee
+
+
+@pytest.mark.parametrize(
+    "shape", [lambda x: 1 - x, lambda x: (1 - x) ** 2, lambda x: 0.4 + 0 * x, lambda x: 1 / (1 + x)]
+)
+def test_curves_that_fall_straight_or_sag_have_no_knee_and_keep_all_classes(shape: Callable[[float], float]) -> None:
+    curve = falling({k: shape((k - 2) / 10) for k in range(2, 13)})
+    assert not curve.knee.is_clear
+    assert curve.knee.height == pytest.approx(0, abs=1e-12)
+    assert choose_num_groups(curve, PAPER, rule="knee") == 12
+
+
+def test_a_small_bend_is_no_knee() -> None:
+    mious = {k: 1 - (k - 2) / 10 for k in range(2, 13)}
+    assert not knee_of(mious | {5: mious[5] + 0.049}).is_clear
+    assert knee_of(mious | {5: mious[5] + 0.051}).num_groups == 5
+    assert knee_of(mious | {5: mious[5] + 0.051}).is_clear
+
+
+def test_the_knee_looks_at_the_curve_alone() -> None:
+    curve = falling({k: 1.0 if k <= 6 else 0.2 for k in range(2, 13)})
+    assert {choose_num_groups(curve, Reference(40, m), rule="knee") for m in (0.1, 0.5, 0.9)} == {6}
+    assert choose_num_groups(curve, Reference(40, 0.1), theta_degrees=0, rule="knee") == 6

@@ -323,3 +323,22 @@ def test_report_never_imports_torch(street: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plan_by_the_knee_is_told_so_and_every_curve_tells_whether_it_has_one(street: Path, tmp_path: Path) -> None:
+    assert "chosen (Sec. 3.1.2 of the paper)" in check_page(street / "report" / "index.html").text
+    run = tmp_path / "knee"
+    shutil.copytree(street, run)
+    values = read(run / "analysis" / "analysis.json")
+    values["reference"]["rule"] = "knee"
+    count = values["reference"]["num_classes"]
+    first, second = list(values["stages"])[:2]
+    values["stages"][first]["curve"] = [[k, 1.0 if k <= 4 else 0.2] for k in range(2, count + 1)]
+    values["stages"][second]["curve"] = [[k, 1 / k] for k in range(2, count + 1)]
+    (run / "analysis" / "analysis.json").write_text(json.dumps(values))
+    text = check_page(build_report(run)).text
+    assert "is where its curve bends most (rule: knee)" in text
+    assert "Sec. 3.1.2" not in text
+    above = 100 * 0.8 * 2 / (count - 2)  # at 4, of a fall by 0.8
+    assert f"4 groups, {above:.0f} points above a straight fall" in text
+    assert "none: no number of groups stands out" in text

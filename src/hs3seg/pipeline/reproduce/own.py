@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hs3seg.pipeline.reproduce.paper import CAMVID, CORE, NYU_SMALL, with_arms
+from hs3seg.pipeline.reproduce.paper import CAMVID, CONTROLS, CORE, NYU_SMALL, with_arms
 from hs3seg.pipeline.reproduce.study import Row, Setting, Study, Variant, Version
 
 _NOTE = "HRNetV2-w18-small from scratch; NYU-Depth-v2 at 144x192, CamVid at 192x256."
@@ -166,38 +166,61 @@ SINGLE_PHASE = Study(
 )
 
 _PLANTED_ARMS = ("none", "deep_supervision", "hs3", "random", "manual")
-_FEWER = Variant("theta-90", supervision={"theta_degrees": 90.0})
-_PLANTED_NAMES = (*_PLANTED_ARMS, _FEWER.name)
+_KNEE = Variant("knee", supervision={"rule": "knee"})
 _PLANTED_TITLES = (
     *_BASE_TITLES,
     "random groups of HS3's sizes",
     "the planted groups",
-    "HS3, groups at which a stage has the final output's mIoU (\u03b8 = 90\u00b0)",
+    "HS3, number of groups at the knee",
 )
-
-
-def _planted(name: str, title: str, plan: str, *overrides: str) -> Setting:
-    config, plan = "studies/planted-short.toml", f"studies/{plan}.toml"
-    return Setting(name, config, _PLANTED_ARMS, variants=(_FEWER,), overrides=overrides, manual_plan=plan, title=title)
-
-
-_USUAL = _planted("planted-short", f"\u03b3 = {_USUAL_GAMMA:g}", "planted-plan")
-_STRONG = _planted("planted-strong", "\u03b3 = 2", "planted-plan-strong", "--supervision.gamma", "2.0")
+_PLANTED = Setting(
+    "planted-short",
+    "studies/planted-short.toml",
+    _PLANTED_ARMS,
+    variants=(_KNEE,),
+    manual_plan="studies/planted-plan.toml",
+    title="planted scenes",
+)
 
 CONDITIONS = Study(
     "conditions",
-    "When do groups help?",
+    "Do groups help where a stage cannot tell some classes, and which is known?",
     "",
-    "Where an early stage cannot tell some classes, and which is known: do the groups that it can tell help more than"
-    " all classes, or than random groups, and more so where the stages weigh more? Does the rule find their number?",
+    "An early stage is supervised that sees too little to tell some classes. Do the groups that it can tell help more"
+    " than all classes, or than random groups? Does the paper's rule find their number, or does the curve's knee?",
     columns=("mIoU", "groups"),
     small=Version(
-        (_USUAL, _STRONG),
-        (*_titled(_USUAL, _PLANTED_NAMES, _PLANTED_TITLES), *_titled(_STRONG, _PLANTED_NAMES, _PLANTED_TITLES)),
+        (_PLANTED,),
+        tuple(
+            Row(title, {}, _PLANTED.name, arm)
+            for title, arm in zip(_PLANTED_TITLES, (*_PLANTED_ARMS, _KNEE.name), strict=True)
+        ),
         seeds=tuple(range(8)),
         note="Planted scenes at 80x96, 384 to learn from; HRNetV2-w18-small from scratch, supervised after layer 1 and"
         " stage 3. Drawn on the fly: no data are needed.",
     ),
 )
 
-OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS, SINGLE_PHASE, CONDITIONS)
+_FEW = Setting(
+    "nyuv2-small-few",
+    NYU_SMALL.config,
+    CONTROLS,
+    overrides=("--data.train_images", "200", "--train.epochs", "30"),
+    title="200 images of NYU-Depth-v2",
+)
+
+DATA_SIZE = Study(
+    "data-size",
+    "Do groups help where images are few?",
+    "",
+    "An easier task for the early stages could matter most where little is there to learn from: a quarter of"
+    " NYU-Depth-v2's training images, against all of them in the study `arms`.",
+    columns=("mIoU", "groups"),
+    small=Version(
+        (_FEW,),
+        (*_base(_FEW.name), Row("random groups of HS3's sizes", {}, _FEW.name, "random")),
+        note="HRNetV2-w18-small from scratch at 144x192; 200 of 795 images, drawn with the seed, 30 epochs.",
+    ),
+)
+
+OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS, SINGLE_PHASE, CONDITIONS, DATA_SIZE)

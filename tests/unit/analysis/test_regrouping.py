@@ -3,6 +3,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hs3seg.analysis import OnlinePlan, RunningGroups
+from hs3seg.errors import PlanError
 from hs3seg.taxonomy import Grouping
 
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -121,3 +122,15 @@ def test_each_stage_has_its_own_groups(stages: list[str]) -> None:
     groups.update(0.2, {name: values[name] for name in [*stages, "final"]})
     assert groups.groupings["early"] == PAIRS
     assert "late" not in stages or groups.groupings["late"] == OTHERS
+
+
+def test_the_number_of_groups_may_be_that_of_the_knee() -> None:
+    by_line = running(theta_degrees=None)
+    by_line.update(0.2, counts(PAIRS))
+    by_knee = running(theta_degrees=None, rule="knee")
+    by_knee.update(0.2, counts(PAIRS))
+    assert by_knee.groupings["early"] == PAIRS
+    assert by_line.groupings["early"].num_groups > 3  # the line lies below the knee's neighbour
+    with pytest.raises(PlanError, match="unknown rule 'bend'; allowed: line, knee"):
+        OnlinePlan(rule="bend")  # type: ignore[arg-type]
+    assert OnlinePlan.from_dict(OnlinePlan(rule="knee").to_dict()).rule == "knee"

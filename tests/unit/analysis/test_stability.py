@@ -92,3 +92,11 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         group_stability(measured(0.3, 0.05, count=1), {"stage2": 3})
     with pytest.raises(PlanError, match="stage 'stage9' was not measured with all 6 classes"):
         group_stability(measured(0.3, 0.05, count=2), {"stage9": 3})
+
+
+def test_the_choice_is_repeated_by_the_rule_that_made_the_plan() -> None:
+    counts = measured(0.5, 0.02)
+    (knee,) = group_stability(counts, {"stage2": 3}, bootstraps=20, rule="knee")
+    (line,) = group_stability(counts, {"stage2": 3}, bootstraps=20)
+    assert set(knee.sizes.tolist()) == {3}
+    assert set(line.sizes.tolist()) != {3}

@@ -12,6 +12,8 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
+from hs3seg.engine.memory import keep_freed_memory
+
 M = TypeVar("M", bound=nn.Module)
 Precision = Literal["float32", "bf16", "fp16"]
 _ACCELERATE_NAMES: dict[Precision, str] = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -47,6 +49,8 @@ class Runtime:
             mixed_precision=_ACCELERATE_NAMES[self.precision], cpu=not torch.accelerator.is_available()
         )
         self._sync_bn = sync_bn
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
     @property
     def device(self) -> torch.device:

@@ -171,7 +171,7 @@ _PLANTED_TITLES = (
     *_BASE_TITLES,
     "random groups of HS3's sizes",
     "the planted groups",
-    "HS3, number of groups at the knee",
+    "HS3 at the curve's knee",
 )
 _PLANTED = Setting(
     "planted-short",

@@ -55,6 +55,8 @@ def test_a_study_is_paired_shared_and_resumed(tmp_path: Path, hs3: Call) -> None
         written = json.loads((folder / "arms" / arm / "evaluation-val.json").read_text())
         assert own["0"]["miou"] == written["miou"]
     assert arms["manual"]["0"]["num_groups"] == {"stage2": 7, "stage3": 9}
+    named = first["settings"]["camvid-small"]["supervision"]["manual_plan"]
+    assert named == "studies/camvid-manual-plan.toml"  # not where this machine has it
     assert arms["kmeans"]["0"]["num_groups"] == arms["hs3"]["0"]["num_groups"]
     times = {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")}
     assert len(times) == 2 * (6 + 1)  # and phase one, once per seed

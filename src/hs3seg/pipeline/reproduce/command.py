@@ -98,7 +98,7 @@ def reproduce(
         "version": kind,
         "command": command,
         "commit": collect.commits(ready, there),
-        "settings": {own.setting.name: own.config.model_dump(mode="json") for own in ready},
+        "settings": {own.setting.name: _values(own) for own in ready},
         "arms": collect.by_arm(found),
         "comparisons": collect.comparison_values(page),
         "table": {"head": list(page.head), "rows": [list(row) for row in page.rows]},
@@ -111,6 +111,14 @@ def reproduce(
             write_json(publish / "results.json", results)
     session.runtime.barrier()
     return results | {"report": str(out / "index.html"), "title": study.title}
+
+
+def _values(own: Ready) -> dict[str, Any]:
+    """The config of a setting, with the plan by hand as the setting names it: results are read on other machines."""
+    values = own.config.model_dump(mode="json")
+    if own.setting.manual_plan:
+        values["supervision"]["manual_plan"] = own.setting.manual_plan
+    return values
 
 
 def _train(ready: Sequence[Ready], seeds: Sequence[int], command: str, *, dry_run: bool, quiet: bool) -> None:

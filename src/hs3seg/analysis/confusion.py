@@ -18,7 +18,7 @@ from hs3seg.files import write_atomically
 Counts = NDArray[np.int64]
 
 # What numpy and zipfile raise on a damaged archive, found by flipping every byte of one (RuntimeError: "is encrypted";
-# NotImplementedError is one of its kind).
+# NotImplementedError is a kind of it: zipfile raises that for a compression that it cannot read).
 _BROKEN_ARCHIVE = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 

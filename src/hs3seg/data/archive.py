@@ -171,7 +171,7 @@ def _entries(archive: Path) -> Iterator[list[_Entry]]:
             raise DataError(f"{archive}: neither zip nor tar; unpack it yourself and give the folder")
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, EOFError) as error:
         raise DataError(f"{archive}: is damaged ({error}); copy or download it again") from None
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # zipfile raises it for a kind of compression that it cannot read
         raise DataError(f"{archive}: {error}; unpack it yourself and give the folder") from None
 
 

@@ -16,7 +16,6 @@ from hs3seg.report.comparison_section import Section, markdown_figure, markdown_
 from hs3seg.report.comparison_words import SplitComparison, sentence
 from hs3seg.report.figure import Axes, Figure, legend, ticks
 from hs3seg.report.markup import data_uri, definitions, escape, percent, table, tag
-from hs3seg.report.painting import painted
 from hs3seg.report.theme import css_variables
 
 
@@ -204,7 +203,7 @@ def _write_readme(
     """README.md and what it shows: the drawings, and these pictures by name."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [*page.figures, *(figure for _, section in sections for figure in section.figures)]
-    images = dict(painted({figure.name: figure.canvas.png for figure in drawn})) | dict(pictures)
+    images = {figure.name: figure.canvas.png() for figure in drawn} | dict(pictures)
     for name, png in images.items():
         _write(folder / f"{name}.png", png)
     _write(folder / "README.md", _markdown(page, sections, list(pictures)).encode())

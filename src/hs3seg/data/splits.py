@@ -37,8 +37,7 @@ def analysis_split(
             f" 1..{num_items - 1} (data.analysis_images)"
         )
     count = count or min(max(1, round(num_items * fraction)), num_items - 1)
-    chosen = np.random.default_rng(seed).permutation(num_items)[:count]
-    analysis = tuple(sorted(int(i) for i in chosen))
+    analysis = drawn(num_items, count, seed)
     inside = set(analysis)
     return tuple(i for i in range(num_items) if i not in inside), analysis
 

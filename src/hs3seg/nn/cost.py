@@ -58,7 +58,7 @@ def count_cost(module: nn.Module, shape: tuple[int, ...]) -> Cost:
     parameters = sum(p.numel() for p in module.parameters())
     try:
         flops = _flops(copy.deepcopy(module).to("meta"), torch.empty(shape, device="meta"))
-    except (RuntimeError, NotImplementedError):  # torch raises these where a network looks at values: meta tensors have none
+    except (RuntimeError, NotImplementedError):  # raised where a network looks at values: meta has none
         flops = _flops(copy.deepcopy(module).cpu().float(), torch.zeros(shape))
     return _cost(flops, parameters)
 

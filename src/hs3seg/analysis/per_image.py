@@ -81,6 +81,11 @@ class PerImage:
         """N."""
         return len(self.names)
 
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """Positions of the images that have a labelled pixel."""
+        return np.flatnonzero(self.pixels)
+
     def total(self) -> dict[str, Counts]:
         """The matrices summed over all images: output -> (k, k), as `hs3seg.engine.evaluate` counts them."""
         return self.weighted(np.ones(self.num_images, np.int64))
@@ -90,8 +95,9 @@ class PerImage:
         return {name: cells.weighted(weights) for name, cells in self.outputs.items()}
 
     def resample(self, generator: np.random.Generator) -> dict[str, Counts]:
-        """Output -> summed matrix of a bootstrap sample: N images drawn with replacement."""
-        drawn = generator.integers(0, self.num_images, self.num_images)
+        """Output -> summed matrix of a bootstrap sample: as many labelled images as there are, with replacement."""
+        labelled = self.labelled
+        drawn = labelled[generator.integers(0, len(labelled), len(labelled))]
         return self.weighted(np.bincount(drawn, minlength=self.num_images))
 
 

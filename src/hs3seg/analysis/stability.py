@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hs3seg.analysis.affinity import DEFAULT_EPSILON, class_affinity
 from hs3seg.analysis.agreement import adjusted_rand
-from hs3seg.analysis.clustering import spectral_groupings
+from hs3seg.analysis.clustering import Diagonal, spectral_groupings
 from hs3seg.analysis.per_image import PerImage
 from hs3seg.analysis.study import analyze
 from hs3seg.analysis.tradeoff import DEFAULT_ASPECT, Rule
@@ -82,6 +82,7 @@ def group_stability(
     rule: Rule = "line",
     theta_degrees: float | None = None,
     aspect: float = DEFAULT_ASPECT,
+    diagonal: Diagonal = "drop",
     choose: bool = True,
     progress: Callable[[], None] | None = None,
 ) -> tuple[StageStability, ...]:
@@ -92,26 +93,28 @@ def group_stability(
         num_groups: Stage -> chosen number of groups, for the stages that are looked at.
         bootstraps: Draws, B.
         seed: Of the draws.
-        normalize: See `class_affinity`; this and the next four as the plan was made.
+        normalize: See `class_affinity`; this and the next five as the plan was made.
         epsilon: See `class_affinity`.
         rule: See `choose_num_groups`.
         theta_degrees: Angle of the trade-off line; None = the ratio rule.
         aspect: width:height of the plot in which theta is measured.
+        diagonal: See `spectral_groupings`.
         choose: Repeat the choice of the number of groups, too.
         progress: Called after every draw.
 
     Raises:
         PlanError: an unknown stage, a stage with other groups than the final output's classes, a number of groups
-            that cannot be made, fewer than 2 images, or no draw.
+            that cannot be made, fewer than 2 images with a labelled pixel, or no draw.
     """
     size = counts.outputs["final"].size
-    if counts.num_images < 2 or bootstraps < 1:
-        raise PlanError(f"{bootstraps} draws of {counts.num_images} images; it takes 1 draw of 2 images at least")
+    labelled = len(counts.labelled)
+    if labelled < 2 or bootstraps < 1:
+        raise PlanError(f"{bootstraps} draws of {labelled} labelled images; it takes 1 draw of 2 images at least")
     for stage in num_groups:
         if stage not in counts.outputs or counts.outputs[stage].size != size:
             raise PlanError(f"stage '{stage}' was not measured with all {size} classes; give phase one's counts")
     total = counts.total()
-    full = {stage: _grouping(total[stage], k, normalize, epsilon) for stage, k in num_groups.items()}
+    full = {stage: _grouping(total[stage], k, normalize, epsilon, diagonal) for stage, k in num_groups.items()}
     if missing := [stage for stage, grouping in full.items() if grouping is None]:
         raise PlanError(f"stage '{missing[0]}' cannot be cut into {num_groups[missing[0]]} groups; ask for fewer")
     whole = {stage: grouping for stage, grouping in full.items() if grouping is not None}
@@ -122,7 +125,7 @@ def group_stability(
     for number in range(bootstraps):
         drawn = counts.resample(generator)
         for stage, grouping in whole.items():
-            other = _grouping(drawn[stage], num_groups[stage], normalize, epsilon)
+            other = _grouping(drawn[stage], num_groups[stage], normalize, epsilon, diagonal)
             found[stage].add(grouping, other or Grouping.identity(size))
         if number < tries:
             wanted = {stage: drawn[stage] for stage in (*whole, "final")}
@@ -133,6 +136,7 @@ def group_stability(
                 rule=rule,
                 theta_degrees=theta_degrees,
                 aspect=aspect,
+                diagonal=diagonal,
                 seed=seed,
             )
             for chosen in study.plan.stages:
@@ -172,6 +176,7 @@ class _Draws:
 
 
 def _grouping(
-    confusion: NDArray[Any], num_groups: int, normalize: Literal["true", "none"], epsilon: float
+    confusion: NDArray[Any], num_groups: int, normalize: Literal["true", "none"], epsilon: float, diagonal: Diagonal
 ) -> Grouping | None:
-    return spectral_groupings(class_affinity(confusion, normalize, epsilon), [num_groups]).get(num_groups)
+    affinity = class_affinity(confusion, normalize, epsilon)
+    return spectral_groupings(affinity, [num_groups], diagonal=diagonal).get(num_groups)

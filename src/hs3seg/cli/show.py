@@ -4,15 +4,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from hs3seg.analysis import Knee, SupervisionPlan
 from hs3seg.report.markup import in_sentence
 
 
+class Table(RichTable):
+    """A table of plain words: names in square brackets, as in `lane [dashed]`, are not taken for styles."""
+
+    def __init__(self, title: str | None = None, **options: Any) -> None:
+        super().__init__(title=None if title is None else Text(title), **options)
+
+    def add_row(self, *cells: str) -> None:  # type: ignore[override]  # of words alone
+        """One row."""
+        super().add_row(*(Text(cell) for cell in cells))
+
+
+def _console() -> Console:
+    """Standard output, for plain words: people give classes, arms and folders whatever names they like."""
+    return Console(markup=False, emoji=False, highlight=False)
+
+
 def run(result: dict[str, Any]) -> None:
     """Table of arms, the groups, the honest end state, the report's place."""
-    console = Console()
+    console = _console()
     for split, arms in result["splits"].items():
         table = Table(title=f"{split}, seed {result['seed']}")
         for column in ("arm", "mIoU %", "pixel accuracy %"):
@@ -51,12 +68,12 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
 
 def train(result: dict[str, Any]) -> None:
     """Where the weights are."""
-    Console().print(f"weights: {result['weights']} ({result['seconds'] / 60:.1f} minutes)", soft_wrap=True)
+    _console().print(f"weights: {result['weights']} ({result['seconds'] / 60:.1f} minutes)", soft_wrap=True)
 
 
 def files(result: dict[str, Any]) -> None:
     """Plain `key: value` lines."""
-    console = Console()
+    console = _console()
     for key, value in result.items():
         for item in value if isinstance(value, list) else [value]:
             console.print(f"{key}: {item}", soft_wrap=True)
@@ -64,7 +81,7 @@ def files(result: dict[str, Any]) -> None:
 
 def plan(result: dict[str, Any], plan: SupervisionPlan) -> None:
     """The reference, and the groups of each stage by name."""
-    console = Console()
+    console = _console()
     reference = result["reference"]
     console.print(
         f"final output: mIoU {_percent(reference['miou'])} % on {reference['num_classes']} classes,"
@@ -95,7 +112,7 @@ def _knee(found: dict[str, Any] | None) -> str:
 
 def evaluation(result: dict[str, Any]) -> None:
     """mIoU, pixel accuracy and IoU per class."""
-    console = Console()
+    console = _console()
     console.print(
         f"{result['split']}: mIoU {_percent(result['miou'])} %, pixel accuracy {_percent(result['pixel_accuracy'])} %,"
         f" {result['num_images']} images"
@@ -112,7 +129,7 @@ def evaluation(result: dict[str, Any]) -> None:
 
 def comparison(result: dict[str, Any]) -> None:
     """Arms over seeds, with intervals."""
-    console = Console()
+    console = _console()
     for split, arms in result["comparisons"].items():
         reference = result["reference"][split]
         table = Table(title=split)
@@ -136,7 +153,7 @@ def comparison(result: dict[str, Any]) -> None:
 
 def study(result: dict[str, Any]) -> None:
     """The paper's rows beside ours."""
-    console = Console()
+    console = _console()
     head, rows = result["table"]["head"], result["table"]["rows"]
     if rows:
         table = Table(title=result["title"])
@@ -155,12 +172,12 @@ def studies(result: dict[str, Any]) -> None:
         table.add_column(head)
     for name, values in result["studies"].items():
         table.add_row(name, values["title"], values["source"])
-    Console().print(table)
+    _console().print(table)
 
 
 def scores(result: dict[str, Any]) -> None:
     """Scores of predictions on disk."""
-    console = Console()
+    console = _console()
     plain = {k: v for k, v in result.items() if isinstance(v, (float, type(None)))}
     console.print(f"{result['split']}: " + ", ".join(f"{name} {_percent(value)} %" for name, value in plain.items()))
     table = Table()
@@ -176,7 +193,7 @@ def scores(result: dict[str, Any]) -> None:
 
 def exported(result: dict[str, Any]) -> None:
     """What was written, and how near it is."""
-    console = Console()
+    console = _console()
     console.print(f"{result['path']}", soft_wrap=True)
     if "max_difference" in result:
         console.print(
@@ -193,7 +210,7 @@ def exported(result: dict[str, Any]) -> None:
 
 def certificate(result: dict[str, Any]) -> None:
     """Costs before and after, and the verdict."""
-    console = Console()
+    console = _console()
     table = Table()
     for head in ("", "before", "after"):
         table.add_column(head, justify="right" if head else "left")
@@ -214,7 +231,7 @@ def certificate(result: dict[str, Any]) -> None:
 
 def submission(result: dict[str, Any]) -> None:
     """What was packed."""
-    console = Console()
+    console = _console()
     console.print(
         f"{result['path']}: {result['num_frames']} frames, {result['num_bytes'] / 2**20:.1f} MiB", soft_wrap=True
     )
@@ -225,7 +242,7 @@ def submission(result: dict[str, Any]) -> None:
 def cost(result: dict[str, Any]) -> None:
     """Cost of one network."""
     height, width = result["input_size"]
-    console = Console()
+    console = _console()
     fused = f", HS3-Fuse {result['fuse']} at mid, key = {result['widths']}" if "fuse" in result else ""
     console.print(f"{result['network']}{fused}, {height}x{width}, {result['num_classes']} classes")
     console.print(f"  convolutions and linear  {result['conv_macs']:,} MACs ({result['conv_macs'] / 1e9:.2f} GMACs)")
@@ -252,7 +269,7 @@ def networks(result: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column in ("network", "source") else "right")
     for row in result["networks"]:
         table.add_row(row["name"], f"{row['conv_macs'] / 1e9:.1f}", f"{row['parameters'] / 1e6:.2f}", row["source"])
-    Console().print(table)
+    _console().print(table)
 
 
 def profile(result: dict[str, Any]) -> None:
@@ -264,15 +281,15 @@ def profile(result: dict[str, Any]) -> None:
     rows = {"inference": result["inference"]} | {f"training, {k}": v for k, v in result["training"].items()}
     for name, values in rows.items():
         table.add_row(name, f"{values['gmacs']:.3f}", f"{values['parameters']:,}")
-    Console().print(table)
+    _console().print(table)
 
 
 def findings(result: dict[str, Any]) -> None:
     """What a data check found."""
-    console = Console()
+    console = _console()
 
     def line(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.print(text, soft_wrap=True)
 
     for note in result["notes"]:
         line(note)
@@ -290,10 +307,10 @@ def findings(result: dict[str, Any]) -> None:
 
 def proposal(result: dict[str, Any]) -> None:
     """What a folder seems to hold, and what to do next."""
-    console = Console()
+    console = _console()
 
     def line(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.print(text, soft_wrap=True)
 
     table = Table(title=f"{len(result['classes'])} classes in {result['masks']} masks")
     for head in ("class", "value in the masks", "pixels %", "masks"):
@@ -312,8 +329,8 @@ def proposal(result: dict[str, Any]) -> None:
 def keys(result: dict[str, Any]) -> None:
     """All config values."""
     for row in result["keys"]:
-        Console().print(
-            f"{row['key']} = {row['default']}\n    {row['meaning']}", markup=False, highlight=False, soft_wrap=True
+        _console().print(
+            f"{row['key']} = {row['default']}\n    {row['meaning']}", soft_wrap=True
         )
 
 

@@ -41,13 +41,13 @@ class Reporter:
             yield _Silent()
         elif sys.stderr.isatty():
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[detail]}"),
+                TextColumn("{task.fields[detail]}", markup=False),
             )
             with Progress(*columns, console=Console(stderr=True)) as bar:
                 yield _Bar(bar, label, total, done)

@@ -97,6 +97,8 @@ class OnlineLoss(HierarchicalLoss):
             found = measure()
         else:
             found = dict(zip(names, counts.cpu().numpy(), strict=True))
+        if not found["final"].any():
+            return None  # only ignored pixels since the last time: there is nothing to group by
         entry = self.running.update(progress, found)
         counts.zero_()
         if entry["changed"]:

@@ -1,5 +1,6 @@
 """Confusion matrices of every stage, counted in anybody's evaluation loop."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ class ConfusionRecorder:
 
     ```python
     recorder = hs3seg.ConfusionRecorder(model.plan)
-    for images, labels in held_out:
-        recorder.update(model(images), labels)
+    model.eval()
+    with torch.no_grad():
+        for images, labels in held_out:
+            recorder.update(model(images), labels)
     plan = recorder.make_plan()
     ```
 
@@ -32,6 +35,7 @@ class ConfusionRecorder:
 
     def __init__(self, plan: SupervisionPlan, ignore_index: int = 255) -> None:
         self.plan, self.ignore_index = plan, ignore_index
+        self._warned = False
         groupings = {stage.stage: stage.grouping for stage in plan.stages}
         self._counter = ConfusionCounter(groupings | {"final": Grouping.identity(plan.num_classes)}, ignore_index)
 
@@ -50,6 +54,13 @@ class ConfusionRecorder:
         for name in self._counter.groupings:
             if name not in outputs:
                 raise PlanError(f"no output '{name}'; the network gave {', '.join(outputs)}, and the plan needs it")
+        if any(outputs[name].requires_grad for name in self._counter.groupings) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                "outputs that are measured carry gradients: call model.eval() before, and the model under"
+                " torch.no_grad(), or the analysis images change it and are seen as training images are",
+                stacklevel=3,
+            )
         self._counter.add({name: outputs[name] for name in self._counter.groupings}, labels)
 
     def confusions(self) -> dict[str, NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 """Any network with supervised stages, and the way back to the plain one."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ class Supervised(nn.Module):
         weight = like_weights(example, net)
         self.heads.to(weight.device, weight.dtype)
         self._changed_later: set[str] = set()  # stages whose outputs the network writes to after they ran
+        self._first_versions: tuple[list[int], list[int]] | None = None  # of the network's and the heads' parameters
+        self._heads_learn = not self.heads  # or it is known that they do not, and was said
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -124,7 +127,10 @@ class Supervised(nn.Module):
         self._caught.clear()
         self._image = (images.shape[-2], images.shape[-1])
         self._catching = True
-        self._early = not with_features and self.training and torch.is_grad_enabled() and not _compiling()
+        learns = self.training and torch.is_grad_enabled() and not _compiling()
+        if learns and not self._heads_learn:
+            self._look_whether_heads_learn()
+        self._early = not with_features and learns
         given = self._run(images)
         self._catching = False
         missed = [stage for stage in self._tapped if stage not in self._caught]
@@ -161,6 +167,21 @@ class Supervised(nn.Module):
         self._handles.clear()
         self._caught.clear()
         return self.net
+
+    def _look_whether_heads_learn(self) -> None:
+        """Warns where an optimizer moves the network and not the heads: it was made before these were."""
+        now = _versions(self.net), _versions(self.heads)
+        if self._first_versions is None:
+            self._first_versions = now
+            return
+        net_moves, heads_move = (have != had for have, had in zip(now, self._first_versions, strict=True))
+        if net_moves and not heads_move and any(parameter.requires_grad for parameter in self.heads.parameters()):
+            warnings.warn(
+                "the network's weights change from step to step, those of its stages' heads do not: give the optimizer"
+                " the parameters of the supervised model, which have both, as in AdamW(model.parameters())",
+                stacklevel=6,
+            )
+        self._heads_learn = net_moves or heads_move
 
     def _run(self, images: Tensor) -> Mapping[str, Tensor]:
         """What the network gives by name; without its auxiliary outputs where nobody needs them."""
@@ -317,6 +338,11 @@ def _saving_is_hooked() -> bool:
 def _compiling() -> bool:
     """torch.compile chooses by itself what is made again."""
     return torch.compiler.is_compiling()
+
+
+def _versions(module: nn.Module) -> list[int]:
+    """How often each parameter was written to."""
+    return [parameter._version for parameter in module.parameters()]
 
 
 def probe_name(stage: str) -> str:

@@ -145,6 +145,9 @@ def _stability(
     if plan.name not in _SPECTRAL:
         source.missing.append(f"The plan is '{plan.name}': only spectral groups are made again from other images.")
         return ()
+    if len(counts.labelled) < 2:
+        source.missing.append("Fewer than two labelled images were measured: how stable the groups are is left out.")
+        return ()
     wanted = {s.stage: s.grouping.num_groups for s in plan.stages if s.stage in source.confusions}
     notes = plan.notes
     found = group_stability(
@@ -157,6 +160,7 @@ def _stability(
         rule="knee" if notes.get("rule") == "knee" else "line",
         theta_degrees=number(notes.get("theta_degrees")) if notes.get("rule") == "theta" else None,
         aspect=_or(notes.get("aspect"), DEFAULT_ASPECT),
+        diagonal="keep" if notes.get("diagonal") == "keep" else "drop",
         choose=plan.name == "spectral",
         progress=progress,
     )

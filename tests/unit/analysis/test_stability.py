@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from hs3seg.analysis import class_affinity, cluster_classes
-from hs3seg.analysis.per_image import PerImage, PerImageCounter
+from hs3seg.analysis.clustering import spectral_groupings
+from hs3seg.analysis.per_image import Cells, PerImage, PerImageCounter
 from hs3seg.analysis.stability import MANY_CLASSES, group_stability
 from hs3seg.errors import PlanError
 from hs3seg.taxonomy import Grouping
@@ -92,6 +95,31 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         group_stability(measured(0.3, 0.05, count=1), {"stage2": 3})
     with pytest.raises(PlanError, match="stage 'stage9' was not measured with all 6 classes"):
         group_stability(measured(0.3, 0.05, count=2), {"stage9": 3})
+
+
+def test_images_without_a_label_are_not_drawn() -> None:
+    full = measured(0.3, 0.05, count=2)
+    empty = PerImage(("empty", *full.names), np.array([0, *full.pixels]), moved(full), full.agreed)
+    for seed in range(5):
+        (found,) = group_stability(empty, {"stage2": 3}, bootstraps=4, seed=seed)
+        (expected,) = group_stability(full, {"stage2": 3}, bootstraps=4, seed=seed)
+        np.testing.assert_array_equal(found.together, expected.together)
+    one = PerImage(("empty", "full"), np.array([0, 300]), moved(measured(0.3, 0.05, count=1)), full.agreed)
+    with pytest.raises(PlanError, match="draws of 1 labelled images"):
+        group_stability(one, {"stage2": 3})
+
+
+def moved(counts: PerImage) -> dict[str, Cells]:
+    """The same matrices, each image's one place later."""
+    return {name: replace(cells, image=cells.image + 1) for name, cells in counts.outputs.items()}
+
+
+def test_the_diagonal_is_left_or_kept_as_it_was_for_the_plan() -> None:
+    counts = measured(0.0, 0.3)
+    total = counts.total()["stage2"]
+    for diagonal in ("drop", "keep"):
+        (found,) = group_stability(counts, {"stage2": 3}, bootstraps=2, diagonal=diagonal)
+        assert found.grouping == spectral_groupings(class_affinity(total), [3], diagonal=diagonal)[3]
 
 
 def test_the_choice_is_repeated_by_the_rule_that_made_the_plan() -> None:

@@ -106,6 +106,19 @@ def test_counts_of_the_first_steps_are_dropped() -> None:
     assert int(loss.get_buffer("counts").sum()) > 0
 
 
+def test_where_nothing_was_labelled_groups_stay() -> None:
+    loss = OnlineLoss(plan_of(OnlinePlan(momentum=0.0)))
+    outputs, labels = batch()
+    loss(outputs, labels)
+    assert loss.start_epoch(2, 10) is not None
+    groupings = dict(loss.running.groupings)
+    loss(outputs, torch.full_like(labels, 255))
+    assert loss.start_epoch(4, 10) is None
+    assert loss.running.groupings == groupings
+    loss(outputs, labels)
+    assert loss.start_epoch(5, 10) is not None
+
+
 def test_class_weights_are_made_anew_for_new_groups() -> None:
     def criteria(plan: SupervisionPlan) -> dict[str, nn.Module]:
         return make_criteria(plan, class_weights="inverse_log", frequencies=[10, 20, 30, 1000])

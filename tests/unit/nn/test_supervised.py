@@ -1,5 +1,6 @@
 import copy
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,27 @@ def test_a_training_step_reaches_every_parameter_that_runs() -> None:
     model = supervise(networks.create("hrnet_w18_small", 5), num_classes=5, example=EXAMPLE)
     HierarchicalLoss(model.plan)(model(torch.randn(2, 3, 64, 96)), torch.randint(0, 5, (2, 64, 96))).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("optimized", ["network", "model", "heads", "frozen heads", "nothing"])
+def test_heads_that_no_optimizer_has_are_pointed_out(optimized: str) -> None:
+    net = UNet()
+    model = supervise(net, example=EXAMPLE).train()
+    if optimized == "frozen heads":
+        model.heads.requires_grad_(False)
+    part = {"model": model, "heads": model.heads}.get(optimized, net)
+    optimizer = torch.optim.SGD(part.parameters(), lr=0.0 if optimized == "nothing" else 0.1)
+    loss, labels = HierarchicalLoss(model.plan), torch.zeros(2, 64, 96, dtype=torch.int64)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            loss(model(torch.rand(2, 3, 64, 96)), labels).backward()
+            if optimized != "nothing":
+                optimizer.step()
+    messages = [str(one.message) for one in found if "its stages' heads" in str(one.message)]
+    assert len(messages) == (optimized == "network")
+    if messages:
+        assert found[-1].filename == __file__
 
 
 def test_copies_and_pickles_work_on_their_own(net: nn.Module) -> None:

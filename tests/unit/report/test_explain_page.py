@@ -93,6 +93,27 @@ def test_a_plan_that_was_edited_is_pointed_out(run: Path) -> None:
     assert any("stage2" in line and "edited by hand" in line for line in found["missing"])
 
 
+def test_a_plan_made_with_the_diagonal_is_made_again_with_it(run: Path) -> None:
+    counts = load_per_image(run / "analysis" / "per_image.npz")
+    names = Taxonomy.load(run / "taxonomy.toml").names
+    kept = analyze(counts.total(), names, diagonal="keep").plan
+    assert kept.stages != SupervisionPlan.load(run / "plan.toml").stages
+    kept.save(run / "plan.toml")
+    found = build_explanation(run, bootstraps=2)
+    assert found["missing"] == []
+    for stage in kept.stages:
+        assert found["stability"][stage.stage]["groups"] == [list(group) for group in stage.grouping.groups]
+
+
+def test_one_image_leaves_stability_out_and_shows_the_rest(run: Path) -> None:
+    counts = drawn(run, count=1)
+    save_per_image(run / "analysis" / "per_image.npz", counts)
+    found = build_explanation(run)
+    assert "Fewer than two labelled images" in found["missing"][0]
+    page = check_page(Path(found["page"]))
+    assert [a["id"] for tag, a in page.elements if tag == "section"] == ["pairs", "labels"]
+
+
 def test_a_plan_that_is_not_spectral_or_missing_leaves_stability_out(run: Path) -> None:
     plan = SupervisionPlan.load(run / "plan.toml")
     SupervisionPlan(plan.taxonomy_names, plan.stages, "manual").save(run / "plan.toml")

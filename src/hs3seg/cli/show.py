@@ -329,9 +329,7 @@ def proposal(result: dict[str, Any]) -> None:
 def keys(result: dict[str, Any]) -> None:
     """All config values."""
     for row in result["keys"]:
-        _console().print(
-            f"{row['key']} = {row['default']}\n    {row['meaning']}", soft_wrap=True
-        )
+        _console().print(f"{row['key']} = {row['default']}\n    {row['meaning']}", soft_wrap=True)
 
 
 def _percent(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,10 @@ from hs3seg.report.comparison_cost import COST_HEAD, COST_NOTE, cost_rows
 from hs3seg.report.comparison_pictures import Disagreement, disagreement_html, disagreement_sheet
 from hs3seg.report.comparison_section import markdown_table, split_section
 from hs3seg.report.comparison_words import SplitComparison, sentence
+from hs3seg.report.document import document
 from hs3seg.report.load import Run
 from hs3seg.report.markup import escape, table, tag
-from hs3seg.report.theme import css_variables
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page loads nothing from anywhere, whatever a class may be called."""
 
 
@@ -92,20 +90,14 @@ def _document(
     runs: Mapping[int, str],
 ) -> str:
     links = ", ".join(f'<a href="{escape(path)}">seed {seed}</a>' for seed, path in runs.items())
-    style = css_variables() + files("hs3seg.report").joinpath("style.css").read_text(encoding="utf-8")
     missing = "".join(f"<li>{escape(line)}</li>" for line in unfinished)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(name)}: hs3seg comparison</title><style>{style}</style></head><body>"
-        f'<header><p class="kicker">hs3seg comparison</p><h1>{escape(name)}</h1>'
-        + tag("ul", "".join(f"<li>{escape(line)}</li>" for line in said), class_="findings")
+    opening = (
+        tag("ul", "".join(f"<li>{escape(line)}</li>" for line in said), class_="findings")
         + (f'<div class="missing"><p>Not complete:</p><ul>{missing}</ul></div>' if missing else "")
         + f"<p>Runs: {links}. Arms of one seed share initial weights, data order and augmentation.</p>"
-        + f'<p class="note">{escape(command)}</p></header>'
-        + f"<main>{''.join(sections)}</main></body></html>\n"
+        + f'<p class="note">{escape(command)}</p>'
     )
+    return document(name, "hs3seg comparison", opening, f"<main>{''.join(sections)}</main>")
 
 
 def _cost_section(splits: Sequence[SplitComparison]) -> tuple[str, str, list[str]] | None:

@@ -122,7 +122,7 @@ def _panel(axes: Axes, classes: dict[str, np.ndarray], reach: float) -> None:
         y = axes.top + _CLASS_ROW * (row + 0.5)
         there = values[np.isfinite(values)]
         if not there.size:
-            canvas.text(zero, y, DASH, "faint", 11, anchor="middle")
+            canvas.text(zero, y, DASH, "muted", 11, anchor="middle")
             continue
         mean = float(there.mean())
         colour = "faint"

@@ -12,7 +12,7 @@ from hs3seg.analysis import DEFAULT_ASPECT, Reference, line
 from hs3seg.report.canvas import Canvas, Point
 from hs3seg.report.figure import Axes, Figure, legend, place_label
 from hs3seg.report.load import Arm, Run
-from hs3seg.report.markup import arm_title, number, percent
+from hs3seg.report.markup import arm_title, listed, number, percent
 from hs3seg.report.theme import stage_colour
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -90,7 +90,13 @@ def tradeoff_figure(run: Run) -> Figure | None:
     taken += [(x + dx, y + dy) for (x, y), _, _ in marks for dx in (-4, 4) for dy in (-4, 4)] * 4
     for place, text, colour in marks:
         place_label(canvas, place, text, colour, taken)
-    label = "Trade-off curves: mIoU of each stage against the number of groups"
+    told = [
+        f"{stage} has {percent(curve[k])} % at its {k} groups"
+        for stage, curve in curves.items()
+        if (k := chosen.get(stage, -1)) in curve
+    ]
+    told.append(f"the final output {percent(reference.miou)} % on {reference.num_classes} classes")
+    label = f"Trade-off curves, mIoU of each stage against the number of groups: {listed(told)}"
     return Figure("tradeoff", canvas, label, zoom=1.2)
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from numpy.typing import NDArray
 
 from hs3seg.files import write_atomically, write_json
 from hs3seg.report.doctor_pictures import picture_tiles
+from hs3seg.report.document import document, sections
 from hs3seg.report.markup import DASH, TIMES, data, definitions, details, escape, listed, swatch, table, tag
-from hs3seg.report.theme import css_variables
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _ROWS, _SIZES = 8, 12  # finds of a kind, and sizes, that are shown unfolded
 _WORDS = {"error": ("error", "errors"), "warning": ("warning", "warnings"), "note": ("note", "notes")}
 _SECTIONS = {
@@ -61,26 +59,13 @@ def verdict(diagnosis: Mapping[str, Any]) -> str:
 
 def _document(diagnosis: Mapping[str, Any], pictures: Mapping[str, NDArray[np.uint8]], title: str) -> str:
     root = _common_folder([found["file"] for found in diagnosis["findings"]])
-    sections = {
+    made = {
         severity: (name, _finds(severity, words, diagnosis, pictures, root))
         for severity, (name, words) in _SECTIONS.items()
     }
-    sections |= {"classes": ("Classes", _classes(diagnosis)), "sizes": ("Sizes", _sizes(diagnosis))}
-    made = {key: (name, content) for key, (name, content) in sections.items() if content}
-    links = "".join(f'<a href="#{key}">{name}</a>' for key, (name, _) in made.items())
-    body = "".join(f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, (name, content) in made.items())
-    style = css_variables() + "".join(
-        files("hs3seg.report").joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "doctor.css")
-    )
-    name = escape(title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: hs3seg data check</title><style>{style}</style></head><body>"
-        f'<header><p class="kicker">hs3seg data check</p><h1>{name}</h1>{_opening(diagnosis, root)}</header>'
-        f"<nav>{links}</nav><main>{body}</main></body></html>\n"
-    )
+    made |= {"classes": ("Classes", _classes(diagnosis)), "sizes": ("Sizes", _sizes(diagnosis))}
+    opening = _opening(diagnosis, root)
+    return document(title, "hs3seg data check", opening, sections(made), styles=("doctor.css",))
 
 
 def _opening(diagnosis: Mapping[str, Any], root: str) -> str:

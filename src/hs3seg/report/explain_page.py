@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +11,14 @@ from hs3seg.analysis import SupervisionPlan
 from hs3seg.analysis.label_noise import ImageHint
 from hs3seg.analysis.separability import HardPair, Separability
 from hs3seg.analysis.stability import StageStability
-from hs3seg.report.canvas import Canvas, shortened, text_width
+from hs3seg.report import document as frame
+from hs3seg.report.canvas import Canvas, text_width
 from hs3seg.report.figure import Figure
+from hs3seg.report.grid import grid_of
 from hs3seg.report.markup import DASH, data, details, escape, listed, percent, swatch, table, tag
-from hs3seg.report.theme import HEAT, css_variables
+from hs3seg.report.theme import HEAT
 from hs3seg.taxonomy import Grouping, Taxonomy
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_SIDE = 520.0  # of the largest matrix, pixels
 _NEVER = (190, 78, 52, 225)  # RGBA of a pair that no output tells apart
 _PAIRS, _IMAGES, _DOUBTS = 15, 20, 12  # rows that are shown unfolded
 
@@ -55,24 +54,12 @@ class Explanation:
 
 def document(found: Explanation) -> str:
     """The page, self-contained."""
-    sections = {
+    made = {
         "pairs": ("Pairs of classes", _pairs(found)),
         "stability": ("Stability of the groups", _stability(found)),
         "labels": ("Hints about labels", _labels(found)),
     }
-    made = {key: (name, content) for key, (name, content) in sections.items() if content}
-    links = "".join(f'<a href="#{key}">{name}</a>' for key, (name, _) in made.items())
-    body = "".join(f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, (name, content) in made.items())
-    style = css_variables() + files("hs3seg.report").joinpath("style.css").read_text(encoding="utf-8")
-    name = escape(found.title)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: hs3seg explain</title><style>{style}</style></head><body>"
-        f'<header><p class="kicker">hs3seg explain</p><h1>{name}</h1>{_opening(found)}</header>'
-        f"<nav>{links}</nav><main>{body}</main></body></html>\n"
-    )
+    return frame.document(found.title, "hs3seg explain", _opening(found), frame.sections(made))
 
 
 def summary(found: Explanation) -> list[str]:
@@ -269,13 +256,9 @@ def _square(
     blocks: Sequence[int] = (),
 ) -> Canvas:
     """A matrix of classes: RGBA cells (K, K, 4), names at two sides, a legend above, frames of blocks of classes."""
-    count = len(names)
-    cell = min(30.0, max(_SIDE / count, 3.0))
-    font = min(11.0, cell - 1.5)
-    labels = [shortened(name, 104, font) for name in names] if font >= 7 else []
-    wide = max((text_width(label, font) for label in labels), default=0.0)
-    left, top = wide + 12, wide + 34 + (20 if legend else 0)
-    side = cell * count
+    grid = grid_of(names)
+    left, top = grid.margin + 12, grid.margin + 34 + (20 if legend else 0)
+    side, cell = grid.side, grid.cell
     entries = sum(text_width(text, 11) + 34 for text, _ in legend)
     canvas = Canvas(max(left + side, text_width(title, 13, bold=True), entries) + 6, top + side + 4)
     canvas.text(2, 10, title, "ink", 13, bold=True)
@@ -287,9 +270,7 @@ def _square(
         x += text_width(text, 11) + 34
     canvas.cells(left, top, side, side, np.ascontiguousarray(cells))
     canvas.box(left, top, side, side, stroke="rule")
-    for i, label in enumerate(labels):
-        canvas.text(left - 6, top + cell * (i + 0.5), label, "ink", font, anchor="end")
-        canvas.text(left + cell * (i + 0.5), top - 6, label, "ink", font, upright=True)
+    grid.draw_labels(canvas, left, top)
     start = 0
     for size in blocks:
         a, b = cell * start, cell * (start + size)

@@ -37,11 +37,12 @@ def _tree(run: Run, taxonomy: Taxonomy, stage: StagePlan, name: str) -> Figure:
     names_width = min(max(text_width(n, 12.5) for n in taxonomy.names), 170.0)
     leaf, alone, together = 118.0, 118 + 20 + names_width + 44, 118 + 20 + names_width + 66
     height = _TOP + sum(_ROW * len(group) + _GAP for group in groups) + 4
-    canvas = Canvas(max(together + 60, 300), height)
+    title = f"{shortened(stage.stage, 340, 14)}: {len(groups)} groups of {taxonomy.num_classes} classes"
+    canvas = Canvas(max(together + 60, 300, text_width(title, 14, bold=True) + 6), height)
     middle = _TOP + (height - _TOP) / 2
     single, merged = _ious(run.confusions.get(stage.stage), stage)
     colours = [hex_colour(colour) for colour in taxonomy.colours]
-    canvas.text(2, 14, f"{stage.stage}: {len(groups)} groups of {taxonomy.num_classes} classes", "ink", 14, bold=True)
+    canvas.text(2, 14, title, "ink", 14, bold=True)
     if single is not None:
         canvas.text(alone, 38, "alone", "muted", 11, anchor="end")
         canvas.text(together, 38, "as group", "muted", 11)

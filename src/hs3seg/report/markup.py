@@ -95,7 +95,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], class_: str = "") 
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
     )
     inner = f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
-    return tag("div", inner, class_=f"scroll {class_}".strip(), tabindex=0)
+    return tag("div", inner, class_=f"scroll {class_}".strip(), tabindex=0, role="region", aria_label="table")
 
 
 def definitions(entries: Mapping[str, object]) -> str:

@@ -3,14 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hs3seg.report.canvas import Canvas, shortened, text_width
+from hs3seg.report.canvas import Canvas, text_width
 from hs3seg.report.figure import Figure
+from hs3seg.report.grid import grid_of
 from hs3seg.report.load import Run
 from hs3seg.report.markup import arm_title, listed
 from hs3seg.report.theme import HEAT
 from hs3seg.taxonomy import Grouping, Taxonomy
 
-_SIDE = 520.0  # of the largest matrix, pixels
+_MANY = 60  # classes: no thin lines between them, and more confusions in words
 
 
 def row_shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -58,12 +59,9 @@ def _matrix(confusion: NDArray[np.int64], grouping: Grouping, taxonomy: Taxonomy
     order = [c for group in grouping.groups for c in group]
     shares = row_shares(confusion)[np.ix_(order, order)]
     count = len(order)
-    cell = min(30.0, max(_SIDE / count, 3.0))
-    font = min(11.0, cell - 1.5)
-    labels = [shortened(taxonomy.names[c], 104, font) for c in order] if font >= 7 else []
-    names_width = max((text_width(label, font) for label in labels), default=0)
-    left, top = max(names_width + 26, 86), names_width + 34
-    side = cell * count
+    grid = grid_of([taxonomy.names[c] for c in order])
+    left, top = max(grid.margin + 26, 86), grid.margin + 34
+    side, cell = grid.side, grid.cell
     canvas = Canvas(max(left + side, text_width(title, 13, bold=True)) + 6, top + side + 4)
     canvas.text(2, 10, title, "ink", 13, bold=True)
     pixels = np.empty((count, count, 4), np.uint8)
@@ -71,19 +69,17 @@ def _matrix(confusion: NDArray[np.int64], grouping: Grouping, taxonomy: Taxonomy
     pixels[..., 3] = np.rint(255 * shares)
     canvas.cells(left, top, side, side, pixels)
     canvas.box(left, top, side, side, stroke="rule")
-    for i, label in enumerate(labels):
-        canvas.text(left - 6, top + cell * (i + 0.5), label, "ink", font, anchor="end")
-        canvas.text(left + cell * (i + 0.5), top - 6, label, "ink", font, upright=True)
-    if labels:
-        canvas.text(8, top + side / 2, "truth", "muted", 11, anchor="middle", upright=True)
-        canvas.text(left - 8, top - 12, "prediction", "muted", 11, anchor="end")
+    grid.draw_labels(canvas, left, top)
+    canvas.text(8, top + side / 2, "truth", "muted", 11, anchor="middle", upright=True)
+    canvas.text(left - 8, top - 12, "prediction", "muted", 11, anchor="end")
     if cell >= 22:
         for i, j in zip(*np.nonzero(shares >= 0.005), strict=True):
             colour = "#ffffff" if shares[i, j] > 0.5 else "ink"
             where = left + cell * (j + 0.5), top + cell * (i + 0.5)
             canvas.text(*where, f"{100 * shares[i, j]:.0f}", colour, min(10.5, cell * 0.4), anchor="middle")
     _borders(canvas, grouping, left, top, cell)
-    return Figure(name, canvas, f"Confusion matrix: {title}", largest_confusions(confusion, taxonomy), natural=True)
+    told = largest_confusions(confusion, taxonomy, 3 if count <= _MANY else 12)
+    return Figure(name, canvas, f"Confusion matrix: {title}. {told}", told, natural=True)
 
 
 def _borders(canvas: Canvas, grouping: Grouping, left: float, top: float, cell: float) -> None:
@@ -92,7 +88,7 @@ def _borders(canvas: Canvas, grouping: Grouping, left: float, top: float, cell: 
     start = 0
     for group in grouping.groups:
         a, b = cell * start, cell * (start + len(group))
-        if start and not grouping.is_identity:
+        if start and not grouping.is_identity and grouping.num_classes <= _MANY:
             canvas.line([(left, top + a), (left + side, top + a)], "faint", 0.6, opacity=0.7)
             canvas.line([(left + a, top), (left + a, top + side)], "faint", 0.6, opacity=0.7)
         start += len(group)

@@ -2,29 +2,26 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
 
 from hs3seg.analysis import knee_of
 from hs3seg.files import write_atomically, write_json
 from hs3seg.report import facts
 from hs3seg.report.cost import cost_figure, cost_points
-from hs3seg.report.curves import read_curves, read_reference, tradeoff_figure, training_figures
+from hs3seg.report.curves import chosen_sizes, read_curves, read_reference, tradeoff_figure, training_figures
+from hs3seg.report.document import document, sections
 from hs3seg.report.figure import Figure
 from hs3seg.report.groups import tree_figures
 from hs3seg.report.load import Run, load_run
-from hs3seg.report.markup import arm_title, definitions, details, escape, percent, tag
+from hs3seg.report.markup import arm_title, data, definitions, details, escape, percent, table, tag
 from hs3seg.report.matrices import analysis_figures, split_figures
 from hs3seg.report.online import history_figure, history_words
 from hs3seg.report.painting import painted
 from hs3seg.report.pictures import Tile, contact_sheet, legend, sample_tiles
 from hs3seg.report.summary import summarize
 from hs3seg.report.tables import class_table, scores_table, stage_table
-from hs3seg.report.theme import css_variables
 from hs3seg.report.verdict import Verdict, baseline_of, judge
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-"""The page loads nothing from anywhere, whatever a class may be called."""
 
 
 @dataclass
@@ -36,9 +33,18 @@ class _Page:
     baseline: str | None
     pictures: dict[str, Callable[[], bytes]] = field(default_factory=dict)
 
+    def add(self, name: str, paint: Callable[[], bytes]) -> None:
+        """A picture; names that differ only in what a file name may not hold get a number."""
+        stem = file = _file_name(name)
+        count = 1
+        while file in self.pictures:
+            count += 1
+            file = f"{stem.removesuffix('.png')}-{count}.png"
+        self.pictures[file] = paint
+
     def figures(self, figures: list[Figure], class_: str = "figures") -> str:
         for figure in figures:
-            self.pictures[_file_name(figure.name)] = figure.canvas.png
+            self.add(figure.name, figure.canvas.png)
         return tag("div", "".join(figure.html() for figure in figures), class_=class_)
 
 
@@ -77,21 +83,8 @@ def _document(page: _Page) -> str:
         "cost": ("Cost", _cost),
         "run": ("Run", _run),
     }
-    made = {key: (title, content) for key, (title, make) in makers.items() if (content := make(page))}
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in made.items())
-    sections = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{content}</section>' for key, (title, content) in made.items()
-    )
-    style = css_variables() + files("hs3seg.report").joinpath("style.css").read_text(encoding="utf-8")
-    name = escape(page.run.name)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}: hs3seg report</title><style>{style}</style></head><body>"
-        f'<header><p class="kicker">hs3seg report</p><h1>{name}</h1>{_opening(page)}</header>'
-        f"<nav>{links}</nav><main>{sections}</main></body></html>\n"
-    )
+    made = {key: (title, make(page)) for key, (title, make) in makers.items()}
+    return document(page.run.name, "hs3seg report", _opening(page), sections(made))
 
 
 def _opening(page: _Page) -> str:
@@ -174,7 +167,22 @@ def _tradeoff(page: _Page) -> str:
         if below and method != "constant_ratio" and not by_knee
         else ""
     )
-    return f"<p>{words}{warning}</p>" + tag("div", page.figures([figure]) + facts_, class_="beside")
+    drawn = tag("div", page.figures([figure]) + facts_, class_="beside")
+    return (
+        f"<p>{words}{warning}</p>" + drawn + details("The curves in numbers, mIoU in percent", _curve_table(page.run))
+    )
+
+
+def _curve_table(run: Run) -> str:
+    curves, chosen = read_curves(run), chosen_sizes(run)
+    rows = []
+    for size in sorted({size for curve in curves.values() for size in curve}, reverse=True):
+        cells = [
+            (size == chosen.get(stage), data(curve.get(size), percent(curve.get(size))))
+            for stage, curve in curves.items()
+        ]
+        rows.append([str(size), *(tag("strong", cell) if bold else cell for bold, cell in cells)])
+    return table(["groups", *map(escape, curves)], rows) + tag("p", "Bold: the chosen number of groups.", class_="note")
 
 
 def _knee(curve: Mapping[int, float]) -> str:
@@ -266,7 +274,7 @@ def _samples(page: _Page) -> str:
         samples = list(sample_tiles(run, split))
         if not samples or run.taxonomy is None:
             continue
-        page.pictures[_file_name(f"samples-{split}")] = lambda samples=samples: contact_sheet(samples)  # type: ignore[misc]
+        page.add(f"samples-{split}", partial(contact_sheet, samples))
         rows = "".join(f"<h4>{escape(name)}</h4>{_tiles(name, tiles)}" for name, tiles in samples)
         parts.append(details(f"Samples of {split}", legend(run.taxonomy, run, split) + rows, opened=not parts))
     if not parts:

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from hs3seg.files import write_atomically
 from hs3seg.report.canvas import Canvas, text_width
 from hs3seg.report.comparison_section import Section, markdown_figure, markdown_table, split_section
 from hs3seg.report.comparison_words import SplitComparison, sentence
+from hs3seg.report.document import document
 from hs3seg.report.figure import Axes, Figure, legend, ticks
 from hs3seg.report.markup import data_uri, definitions, escape, percent, table, tag
-from hs3seg.report.theme import css_variables
 
 
 @dataclass(frozen=True)
@@ -227,18 +226,13 @@ def _html(page: StudyPage, compared: Sequence[tuple[str, Section]]) -> str:
     sections.append(f"<section><h2>What was trained</h2>{definitions(page.facts)}</section>")
     links = ", ".join(f'<a href="{escape(address)}">{escape(text)}</a>' for text, address in page.links.items())
     said = "".join(f"<li>{escape(line)}</li>" for line in findings(page))
-    style = css_variables() + files("hs3seg.report").joinpath("style.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(page.title)}: hs3seg study</title><style>{style}</style></head><body>"
-        f'<header><p class="kicker">{escape(page.source)}</p><h1>{escape(page.title)}</h1>'
-        + tag("p", escape(page.question))
+    opening = (
+        tag("p", escape(page.question))
         + (tag("ul", said, class_="findings") if said else "")
         + (f"<p>Runs: {links}</p>" if links else "")
-        + f'<p class="note">{escape(page.command)}</p></header>'
-        + f"<main>{''.join(sections)}</main></body></html>\n"
+        + f'<p class="note">{escape(page.command)}</p>'
     )
+    return document(page.title, "hs3seg study", opening, f"<main>{''.join(sections)}</main>", kicker=page.source)
 
 
 def _rows_title(page: StudyPage) -> str:

@@ -73,6 +73,8 @@ def check_page(path: Path) -> Page:
     page = Page(text)
     assert text.startswith("<!DOCTYPE html>")
     assert page.faults == []
+    policies = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     tags = {tag for tag, _ in page.elements}

@@ -3,6 +3,7 @@ import io
 import math
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from hs3seg.report.canvas import Canvas, shortened, text_width
 from hs3seg.report.curves import smoothed, thinned, tradeoff_figure, training_figures
 from hs3seg.report.figure import Axes, Figure, ticks
+from hs3seg.report.grid import grid_of
 from hs3seg.report.groups import tree_figures
 from hs3seg.report.load import load_run
 from hs3seg.report.markup import clean, duration, escape, listed, number, percent, points
@@ -41,6 +43,28 @@ def texts_outside(figure: Figure) -> list[str]:
         if box[0] < -1 or box[1] < -1 or box[2] > width + 1 or box[3] > height + 1:
             outside.append(element.text or "")
     return outside
+
+
+def test_a_stages_long_name_fits_into_its_tree(tmp_path: Path) -> None:
+    run = load_run(fabricate(tmp_path / "run", epochs=3, num_samples=0))
+    assert run.plan is not None
+    for name in ("segformer.encoder.block.1", "backbone." * 20 + "conv"):
+        plan = replace(run.plan, stages=tuple(replace(s, stage=f"{name}{i}") for i, s in enumerate(run.plan.stages)))
+        for figure in tree_figures(run, plan, "hs3"):
+            assert texts_outside(figure) == []
+            assert figure.canvas.width < 600
+
+
+@pytest.mark.parametrize("count", [12, 61, 150, 400, 1000])
+def test_rows_of_a_matrix_can_be_told_whatever_the_number_of_classes(count: int) -> None:
+    names = [f"c{i}" for i in range(count)]
+    grid = grid_of(names)
+    shown = [label for label in grid.labels if label]
+    assert set(shown) <= set(names)
+    assert grid.font >= 7
+    assert grid.cell * (count / len(shown)) >= grid.font  # no two labels overlap
+    assert len(shown) == count or grid.side > 1300
+    assert grid.side <= max(1360, 3 * count)
 
 
 @pytest.mark.parametrize("names", [None, ["x", "w"], [f"a very long name of class number {i}" for i in range(24)]])

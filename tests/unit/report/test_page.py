@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,32 @@ def test_tree_shows_iou_of_groups_from_the_merged_matrix(street: Path) -> None:
             if len(group) > 1:
                 iou = merged[number, number] / (merged[number].sum() + merged[:, number].sum() - merged[number, number])
                 assert f"{100 * iou:.1f}" in page.text
+
+
+def test_the_curves_are_there_in_numbers_and_in_the_pictures_words(street: Path) -> None:
+    page = check_page(build_report(street))
+    plan, analysis = SupervisionPlan.load(street / "plan.toml"), read(street / "analysis" / "analysis.json")
+    label = next(a["aria-label"] for tag, a in page.elements if a.get("aria-label", "").startswith("Trade-off"))
+    for number, stage in enumerate(plan.stages):
+        for size, miou in analysis["stages"][stage.stage]["curve"]:
+            row = next(row for row in page.rows if row and row[0][0] == str(size) and len(row) == 1 + len(plan.stages))
+            assert row[1 + number][1] == [(miou, f"{100 * miou:.1f}")]
+            if size == stage.grouping.num_groups:
+                assert f"{stage.stage} has {100 * miou:.1f} % at its {size} groups" in label
+
+
+def test_pictures_whose_names_differ_in_odd_characters_only_are_all_written(street: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(street, run)
+    plan = SupervisionPlan.load(run / "plan.toml")
+    names = ("enc/s2", "enc:s2")
+    odd = replace(plan, stages=tuple(replace(s, stage=n) for s, n in zip(plan.stages, names, strict=True)))
+    odd.save(run / "arms" / "hs3" / "plan.toml")
+    page = build_report(run)
+    listed = read(page.with_name("report.json"))["pictures"]
+    assert {"groups-hs3-enc_s2.png", "groups-hs3-enc_s2-2.png"} <= set(listed)
+    contents = [(page.parent / name).read_bytes() for name in ("groups-hs3-enc_s2.png", "groups-hs3-enc_s2-2.png")]
+    assert contents[0] != contents[1]
 
 
 def test_report_json_holds_the_numbers_and_the_pictures_exist(street: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from parsed_page import check_page
 
 from hs3seg.pipeline.scores import compare_evaluations
 from hs3seg.report.comparison_words import SplitComparison, caveats
@@ -66,7 +67,9 @@ def test_every_picture_that_is_named_is_there_and_no_photograph_is_published(pag
 
 def test_a_table_with_the_papers_numbers_says_so(page: StudyPage, tmp_path: Path) -> None:
     page = replace(page, head=["", "mIoU, paper", "mIoU, ours"], rows=[["stage 3", "41.2", "50.0"]], pictures=[])
-    html = write_study(tmp_path, page).read_text()
+    path = write_study(tmp_path, page)
+    check_page(path)
+    html = path.read_text()
     assert "<h2>The paper's rows and ours</h2>" in html
     assert html.count("<svg") == 4
 

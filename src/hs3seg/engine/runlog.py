@@ -27,7 +27,7 @@ class RunLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise ConfigError(
-                    "train.tensorboard = true, but TensorBoard is not installed; run `pip install hs3seg[tensorboard]`"
+                    "train.tensorboard = true, but TensorBoard is not installed; run pip install 'hs3seg[tensorboard]'"
                 ) from None
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 

@@ -29,6 +29,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether a file is what a killed `write_atomically` left behind."""
+    return path.name.startswith(".") and path.suffix == ".tmp"
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
     """Writes `value` as JSON, atomically; NaN is refused, since JSON has none.
 

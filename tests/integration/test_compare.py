@@ -1,6 +1,7 @@
 """Arms over seeds: shared work, resumption, and the page."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,46 @@ def test_arms_over_seeds(config: Path, tmp_path: Path, hs3: Call) -> None:
     assert (out / "intervals-val.png").read_bytes().startswith(b"\x89PNG")
     again = hs3("compare", "--page", "--out", out)
     assert again["arms"] == found["arms"]
+
+
+def test_arms_are_evaluated_again_where_another_protocol_is_asked_for(config: Path, tmp_path: Path, hs3: Call) -> None:
+    out = tmp_path / "compared"
+    words = ["compare", config, "--out", out, "--seeds", "0,", *SMALL]
+    hs3(*words, "--arms", "none")
+    file = out / "seed-0" / "arms" / "none" / "evaluation-val.json"
+    assert json.loads(file.read_text())["protocol"]["flip"] is False
+    found = hs3(*words, "--arms", "none,deep_supervision", "--evaluation.flip", "true")
+    assert json.loads(file.read_text())["protocol"]["flip"] is True
+    assert set(found["arms"]) == {"none", "deep_supervision"}
+    written = file.stat().st_mtime_ns
+    hs3(*words, "--arms", "none,deep_supervision", "--evaluation.flip", "true")
+    assert file.stat().st_mtime_ns == written
+
+
+def test_what_was_trained_or_evaluated_differently_is_not_compared(
+    config: Path, tmp_path: Path, hs3: Call, fails: Fails
+) -> None:
+    out = tmp_path / "compared"
+    words = ["compare", config, "--arms", "none", "--out", out, *SMALL]
+    hs3(*words, "--seeds", "2")
+    message = fails(*words, "--seeds", "2,", "--train.learning_rate", "0.5")
+    assert "different values of train.learning_rate" in message
+    assert "this call" in message
+    assert not (out / "seed-2").exists()  # said before hours of training
+    shutil.copytree(out / "seed-1", out / "seed-2")
+    text = (out / "seed-2" / "config.toml").read_text()
+    (out / "seed-2" / "config.toml").write_text(text.replace("epochs = 1\n", "epochs = 5\n"))
+    message = fails("compare", "--page", "--out", out)
+    assert "different values of train.epochs" in message
+    assert "seed-2" in message
+    shutil.rmtree(out / "seed-2")
+    file = out / "seed-1" / "arms" / "none" / "evaluation-val.json"
+    values = json.loads(file.read_text())
+    values["protocol"]["flip"] = True
+    file.write_text(json.dumps(values))
+    message = fails("compare", "--page", "--out", out)
+    assert "evaluated in different ways" in message
+    assert "seed-1/arms/none" in message
 
 
 def test_what_cannot_be_compared_is_said(config: Path, tmp_path: Path, fails: Fails) -> None:

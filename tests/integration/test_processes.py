@@ -96,3 +96,16 @@ def test_class_uniform_training_on_two_processes(config: Path, tmp_path: Path) -
     torchrun(*words, "--out", tmp_path / "two" / "none")
     one, two = (np.load(tmp_path / name / "centroids-train.npz") for name in ("one", "two"))
     assert all((one[key] == two[key]).all() for key in one.files)
+
+
+def test_a_comparison_on_two_processes_is_written_once(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compared"
+    small = ["--train.epochs", "1", "--data.evaluate_splits", "val"]
+    torchrun("compare", config, "--arms", "none,deep_supervision", "--seeds", "2", "--out", out, *small)
+    values = json.loads((out / "results.json").read_text())
+    assert {arm: set(seeds) for arm, seeds in values["arms"].items()} == {
+        "none": {"0", "1"},
+        "deep_supervision": {"0", "1"},
+    }
+    assert (out / "index.html").exists()
+    assert not list(out.rglob(".*.tmp"))

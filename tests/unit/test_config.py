@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,40 @@ def test_text_values_stay_text(file: Path) -> None:
     assert load_config(file, ["--name", "123"]).name == "123"
     assert load_config(file, ["--network.pretrained", "w.pth"]).network.pretrained == "w.pth"
     assert load_config(file, ["--network.pretrained", "true"]).network.pretrained is True
+
+
+@pytest.mark.parametrize(
+    ("words", "read", "expected"),
+    [
+        (["--arms", "hs3"], lambda c: c.arms, ("hs3",)),
+        (["--arms", "none,hs3"], lambda c: c.arms, ("none", "hs3")),
+        (["--data.evaluate_splits", "val"], lambda c: c.data.evaluate_splits, ("val",)),
+        (["--data.evaluate_splits", "[]"], lambda c: c.data.evaluate_splits, ()),
+        (["--evaluation.scales", "0.5"], lambda c: c.evaluation.scales, (0.5,)),
+        (["--evaluation.crop", "none"], lambda c: c.evaluation.crop, None),
+    ],
+)
+def test_a_list_of_one_needs_no_brackets(
+    file: Path, words: list[str], read: Callable[[Config], object], expected: object
+) -> None:
+    assert read(load_config(file, words)) == expected
+
+
+def test_a_config_is_written_whole_in_utf8(file: Path, tmp_path: Path) -> None:
+    config = load_config(file, ["--name", "Straße"])
+    config.save(tmp_path / "config.toml")
+    assert 'name = "Straße"' in (tmp_path / "config.toml").read_text(encoding="utf-8")
+    assert load_config(tmp_path / "config.toml") == config
+    assert [p.name for p in tmp_path.iterdir() if p != file] == ["config.toml"]
+
+
+def test_differences_are_the_keys_that_the_fingerprint_tells_apart(file: Path) -> None:
+    config = load_config(file)
+    other = load_config(
+        file, ["--train.epochs", "7", "--augment.flip", "0.25", "--name", "other", "--data.cache", "true"]
+    )
+    assert config.differences(other) == ["augment.flip", "train.epochs"]
+    assert config.differences(load_config(file, ["--name", "other"])) == []
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def compare(options: Namespace, overrides: list[str]) -> Result:
     seeds = _numbers("--seeds", options.seeds)
     if "," not in options.seeds:
         if len(seeds) != 1 or seeds[0] < 1:
-            raise ConfigError(f"--seeds {options.seeds}; give how many, at least 1, or a list such as 0,1,2")
+            raise ConfigError(f"--seeds {options.seeds}; give how many, at least 1, or a list such as 0,1,2 or 0,")
         seeds = tuple(range(seeds[0]))
     out = Path(options.out) if options.out else Path("runs") / f"{config.name}-compare"
     return pipeline.compare(config, config.arms, seeds, out, against=options.against), show.comparison

@@ -26,8 +26,8 @@ _WITH_CONFIG = (
     "data",
 )
 
-_GOES_ON = ("compare", "reproduce", "train")
-"""Commands that always go on where they stopped."""
+_GOES_ON = {"run": " with --resume"} | dict.fromkeys(("compare", "reproduce", "train", "demo"), "")
+"""Commands that go on where they stopped, and what it takes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hs3: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = "" if words[:1] and words[0] in _GOES_ON else " with --resume"
-        print(f"hs3: interrupted; what was done is saved. Give the same command{again} to go on.", file=sys.stderr)
+        again = _GOES_ON.get(words[0]) if words else None
+        advice = "" if again is None else f"; what was done is saved. Give the same command{again} to go on."
+        print(f"hs3: interrupted{advice}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; say nothing more, also not at exit.

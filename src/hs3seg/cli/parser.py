@@ -60,13 +60,17 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         "compare",
         "train arms with several seeds and compare them, paired by seed",
         "Each seed is a run folder, OUT/seed-S, with its own report. A call that was interrupted goes on where it\n"
-        "stopped; several processes may take seeds of their own (--seeds 0 and --seeds 1), and a last call with all\n"
-        "seeds makes the page. --page makes it from what is there and trains nothing.\n\n" + OVERRIDES,
+        "stopped; several processes may take seeds of their own (--seeds 0, and --seeds 1, with a comma), and a\n"
+        "last call with all seeds makes the page. --page makes it from what is there and trains nothing.\n\n"
+        + OVERRIDES,
     )
     compare.add_argument("config", nargs="?", help="a TOML file")
     compare.add_argument("--arms", metavar="LIST", help="with commas; default: the config's")
     compare.add_argument(
-        "--seeds", default="3", metavar="N", help="how many, from 0 on, or their list: 0,1,2 (default: 3)"
+        "--seeds",
+        default="3",
+        metavar="N",
+        help="how many, from 0 on, or a list: 0,1,2 (default: 3)",
     )
     compare.add_argument("--out", metavar="DIR", help="folder of the comparison; default: runs/NAME-compare")
     compare.add_argument(

@@ -112,11 +112,13 @@ def _override(values: dict[str, Any], key: str, text: str) -> None:
 
 
 def _parse(text: str, kinds: set[Any]) -> Any:
+    only_lists = kinds - {type(None)} == {tuple}
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
+        return [value] if only_lists and not isinstance(value, list) else value
     except tomllib.TOMLDecodeError:
-        if tuple in kinds and "," in text:
-            return [_parse(part.strip(), kinds - {tuple}) for part in text.split(",")]
+        if (tuple in kinds and "," in text) or only_lists:
+            return [_parse(part.strip(), kinds - {tuple}) for part in text.split(",") if part.strip()]
         if text.lower() in ("true", "false") and bool in kinds:
             return text.lower() == "true"
         return text

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ import tomli_w
 from pydantic import Field
 
 from hs3seg.config.data import AugmentConfig, DataConfig, Fraction, Section, Size
+from hs3seg.files import write_atomically
 
 
 class NetworkConfig(Section):
@@ -242,6 +244,15 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """A short hash of every value that the trained weights depend on (places, workers and logging do not count)."""
+        values = self._trained_by()
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, other: "Config") -> list[str]:
+        """Dotted keys of the values that `fingerprint` tells apart."""
+        own, others = _flat(self._trained_by()), _flat(other._trained_by())
+        return sorted(key for key in {*own, *others} if own.get(key) != others.get(key))
+
+    def _trained_by(self) -> dict[str, Any]:
         values = self.model_dump(mode="json")
         # Settings of one arm are in its plan, which every training is known by.
         for key in ("name", "run_dir", "arms", "evaluation", "online"):
@@ -253,11 +264,12 @@ class Config(Section):
             for key, usual in added.items():
                 if values[section][key] == usual:
                     values[section].pop(key)
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return values
 
     def save(self, path: Path) -> None:
         """Writes the complete config, defaults included, as TOML."""
-        path.write_text(tomli_w.dumps(without_none(self.model_dump(mode="json"))))
+        text = tomli_w.dumps(without_none(self.model_dump(mode="json")))
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 _WITHOUT_EFFECT = {
@@ -271,6 +283,13 @@ _ADDED_LATER: dict[str, dict[str, Any]] = {
     "supervision": {"diagonal": "drop", "rule": "line"},
 }
 """Keys that runs of earlier versions knew nothing of; at their usual value they leave a run what it was."""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def without_none(values: Any) -> Any:

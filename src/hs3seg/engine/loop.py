@@ -4,7 +4,6 @@ Everything random in a step is a function of (seed, step, rank): data order and 
 here. So a state needs no generator states, and a resumed run repeats the uninterrupted one bit for bit.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from hs3seg.engine.runlog import RunLog
 from hs3seg.engine.runtime import Runtime
 from hs3seg.engine.weights import hash_weights, load_state, save_state, save_weights
 from hs3seg.errors import CheckpointError, TrainingError
-from hs3seg.files import write_json
+from hs3seg.files import read_json, write_json
 from hs3seg.nn import HierarchicalLoss, Supervised
 
 EvaluateNow = Callable[[nn.Module], Mapping[str, Any]]
@@ -76,7 +75,7 @@ def finished(job: Job) -> bool:
     path = job.folder / "train.json"
     if not path.exists() or not (job.folder / "weights.safetensors").exists():
         return False
-    _check_identity(json.loads(path.read_text())["identity"], job.identity, path)
+    _check_identity(read_json(path)["identity"], job.identity, path)
     return True
 
 

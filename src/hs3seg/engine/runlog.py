@@ -33,7 +33,7 @@ class RunLog:
 
     def _kept(self, step: int) -> list[str]:
         kept = []
-        for line in self._path.read_text().splitlines():
+        for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
                 event = json.loads(line)
             except json.JSONDecodeError:

@@ -4,25 +4,29 @@ import json
 import shlex
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from hs3seg.analysis import Comparison
-from hs3seg.config import Config
+from hs3seg.config import Config, load_config
 from hs3seg.config.sections import ArmName
 from hs3seg.errors import ConfigError, RunFolderError, nearest
-from hs3seg.files import write_json
+from hs3seg.files import read_json, write_json
 from hs3seg.pipeline.arms import needs_phase_one
 from hs3seg.pipeline.run import run
 from hs3seg.pipeline.scores import compare_evaluations
+from hs3seg.pipeline.steps import open_session
 from hs3seg.report.comparison import Shown, write_comparison
 from hs3seg.report.comparison_cost import Spent, mean_spent, spent_in, spent_values
 from hs3seg.report.comparison_pictures import disagreements
 from hs3seg.report.comparison_words import SplitComparison
 from hs3seg.report.load import Run, load_run
 from hs3seg.report.markup import in_sentence, listed
+
+_Evaluations = Mapping[int, Mapping[str, Mapping[str, Mapping[str, Any]]]]
+"""Seed -> arm -> split -> evaluation."""
 
 
 def compare(
@@ -43,19 +47,24 @@ def compare(
         quiet: Show no progress.
 
     Returns:
-        The content of results.json.
+        The content of results.json; on processes other than the first, nothing.
 
     Raises:
         ConfigError: no seed, or a seed twice.
-        RunFolderError: a seed's folder holds another run.
+        RunFolderError: a seed's folder holds another run, or one that cannot be compared, see `compare_runs`.
     """
     if not seeds or len(set(seeds)) != len(seeds):
         raise ConfigError(f"seeds {list(seeds)}; give at least one, each once")
+    _check_configs(_configs(_started(out).values()) | {"this call": config.model_copy(update={"seed": 0})})
     for seed in seeds:
         folder = out / f"seed-{seed}"
         own = config.model_copy(update={"seed": seed, "run_dir": str(folder), "arms": tuple(arms)})
         run(own, resume=folder.exists(), quiet=quiet)
-    return compare_runs(out, config.name, _command(), against=against)
+    runtime = open_session(config, quiet=True).runtime
+    runtime.barrier()  # the first process writes its last files
+    results = compare_runs(out, config.name, _command(), against=against) if runtime.is_main else {}
+    runtime.barrier()
+    return results
 
 
 def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") -> dict[str, Any]:
@@ -69,23 +78,22 @@ def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") 
             `deep_supervision_long` is a comparison at equal compute.
 
     Raises:
-        RunFolderError: no evaluated run there.
+        RunFolderError: no evaluated run there, or seeds of different configs, or arms evaluated by different protocols.
         ConfigError: no arm `against` there.
     """
     told_before = out / "results.json"
     if not command:
-        command = json.loads(told_before.read_text())["command"] if told_before.exists() else "hs3 compare"
-    started = {
-        int(path.name.removeprefix("seed-")): path
-        for path in sorted(out.glob("seed-*"))
-        if path.name.removeprefix("seed-").isdecimal() and (path / "arms").is_dir()
-    }
+        command = read_json(told_before)["command"] if told_before.exists() else "hs3 compare"
+    started = _started(out)
     found = {seed: own for seed, path in sorted(started.items()) if (own := _evaluations(path))}
     told = [split for seed in found for split in _evaluate_splits(started[seed])]
     there = {split for arms in found.values() for own in arms.values() for split in own}
     splits = [split for split in dict.fromkeys([*told, *sorted(there)]) if split in there]
     if not splits:
         raise RunFolderError(f"'{out}' holds no evaluated run; expected {out}/seed-0/arms/ARM/evaluation-SPLIT.json")
+    _check_configs(_configs(started[seed] for seed in found))
+    for split in splits:
+        _check_protocols(out, split, found)
     arms = list(dict.fromkeys(arm for own in found.values() for arm in own))
     if against and against not in arms:
         raise ConfigError(f"--against {against}: '{out}' holds no such arm; {nearest(against, arms)}")
@@ -117,6 +125,44 @@ def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") 
     return results
 
 
+def _started(out: Path) -> dict[int, Path]:
+    """Seed -> its run folder."""
+    paths = {path.name.removeprefix("seed-"): path for path in sorted(out.glob("seed-*")) if (path / "arms").is_dir()}
+    return {int(seed): path for seed, path in paths.items() if seed.isdecimal()}
+
+
+def _configs(folders: Iterable[Path]) -> dict[str, Config]:
+    """Folder -> its config but for the seed."""
+    return {str(path): load_config(path / "config.toml", ["--seed", "0"]) for path in folders}
+
+
+def _check_configs(configs: Mapping[str, Config]) -> None:
+    """All seeds must be trained by the same values, or a difference may be the values', not the arms'."""
+    first, *rest = configs
+    for place in rest:
+        if configs[place].fingerprint() != configs[first].fingerprint():
+            differing = configs[first].differences(configs[place])
+            raise RunFolderError(
+                f"{first} and {place} have different values of {', '.join(differing)}: their seeds cannot be compared;"
+                " take the same values, another --out, or move the folder away"
+            )
+
+
+def _check_protocols(out: Path, split: str, found: _Evaluations) -> None:
+    """All arms must have been looked at in the same way."""
+    known: dict[str, str] = {}
+    for seed, arms in found.items():
+        for arm, own in arms.items():
+            if split in own:
+                known.setdefault(json.dumps(own[split].get("protocol"), sort_keys=True), f"seed-{seed}/arms/{arm}")
+    if len(known) > 1:
+        (one, first), (other, second), *_ = known.items()
+        raise RunFolderError(
+            f"{out}: '{split}' was evaluated in different ways, {first} by {one} and {second} by {other}; evaluate all"
+            " by one: the same command with all arms and seeds does so where the weights are there"
+        )
+
+
 def _evaluate_splits(path: Path) -> list[str]:
     """The splits in the order of the run's config."""
     values = tomllib.loads((path / "config.toml").read_text(encoding="utf-8"))
@@ -128,7 +174,7 @@ def _evaluations(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     arms: dict[str, dict[str, dict[str, Any]]] = {}
     for file in sorted((path / "arms").glob("*/evaluation-*.json")):
         split = file.stem.removeprefix("evaluation-")
-        arms.setdefault(file.parent.name, {})[split] = json.loads(file.read_text())
+        arms.setdefault(file.parent.name, {})[split] = read_json(file)
     return arms
 
 

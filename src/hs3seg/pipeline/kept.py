@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hs3seg.files import write_atomically, write_json
+from hs3seg.files import read_json, write_atomically, write_json
 
 PHASE_ONE = "phase_one"
 STUDY = "study.json"
@@ -39,7 +39,7 @@ def store(run: Path, name: str, target: Path, fingerprint: str, commit: str | No
     folder = _folder(run, name)
     if target.exists() or not (folder / "train.json").exists():
         return False
-    evaluations = {p.stem.removeprefix("evaluation-"): json.loads(p.read_text()) for p in _evaluations(folder)}
+    evaluations = {p.stem.removeprefix("evaluation-"): read_json(p) for p in _evaluations(folder)}
     analysis = {
         stem: _matrices(run / "analysis" / f"{stem}.npz")
         for stem in _ANALYSIS
@@ -52,8 +52,8 @@ def store(run: Path, name: str, target: Path, fingerprint: str, commit: str | No
         {
             "fingerprint": fingerprint,
             "commit": commit,
-            "train": json.loads((folder / "train.json").read_text()),
-            "texts": {file: (folder / file).read_text() for file in _TEXTS if (folder / file).exists()},
+            "train": read_json(folder / "train.json"),
+            "texts": {file: (folder / file).read_text(encoding="utf-8") for file in _TEXTS if (folder / file).exists()},
             "groups": _regrouped(folder / "log.jsonl"),
             "evaluations": evaluations,
             "confusions": {split: _matrices(folder / f"confusion-{split}.npz") for split in evaluations},
@@ -79,14 +79,14 @@ def restore(run: Path, kept: Path, fingerprint: str, splits: Sequence[str], say:
     """
     restored = []
     if (kept / STUDY).exists() and not (run / STUDY).exists():
-        write_json(run / STUDY, json.loads((kept / STUDY).read_text()))
+        write_json(run / STUDY, read_json(kept / STUDY))
     for path in sorted(kept.glob("*.json")):
         if path.name == STUDY:
             continue
         folder = _folder(run, path.stem)
         if (folder / "train.json").exists() or (folder / "state.pt").exists():
             continue
-        values = json.loads(path.read_text())
+        values = read_json(path)
         if values["fingerprint"] != fingerprint:
             say(f"{path}: of other config values; it is trained anew")
             continue
@@ -99,7 +99,7 @@ def restore(run: Path, kept: Path, fingerprint: str, splits: Sequence[str], say:
 
 def add_facts(path: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
     """Adds to the tables of a study.json, which may be there already."""
-    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, Any] = read_json(path) if path.exists() else {}
     write_json(path, {key: {**known.get(key, {}), **facts.get(key, {})} for key in {**known, **facts}})
 
 
@@ -116,7 +116,7 @@ def is_complete(folder: Path, splits: Sequence[str]) -> bool:
 def commit_of(folder: Path, run: Path) -> str:
     """Of the sources that trained what is in an arm folder."""
     file = folder / _MARK
-    facts = json.loads((file if file.exists() else run / "run.json").read_text())
+    facts = json.loads((file if file.exists() else run / "run.json").read_text(encoding="utf-8"))
     return str(facts.get("commit"))
 
 
@@ -128,10 +128,10 @@ def _write(run: Path, folder: Path, values: Mapping[str, Any]) -> None:
         _save(run / "analysis" / f"{stem}.npz", arrays, _ANALYSIS[stem])
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in values["texts"].items():
-        (folder / file).write_text(text)
+        (folder / file).write_text(text, encoding="utf-8")
     lines = [json.dumps(event) for event in values["groups"]]
     if lines:
-        (folder / "log.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / "log.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_json(folder / _MARK, {"commit": values["commit"]})
     write_json(folder / "train.json", values["train"])  # last: it says that all is there
 
@@ -169,5 +169,5 @@ def _regrouped(log: Path) -> list[dict[str, Any]]:
     """Of single-phase HS3: how its groups changed."""
     if not log.exists():
         return []
-    events = [json.loads(line) for line in log.read_text().splitlines() if line.strip()]
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
     return [event for event in events if event.get("event") == "groups"]

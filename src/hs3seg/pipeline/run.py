@@ -1,7 +1,6 @@
 """A whole run: train -> analyze -> plan -> train -> evaluate -> report, skipping what is there."""
 
 import functools
-import json
 import subprocess
 import sys
 import time
@@ -15,10 +14,11 @@ from hs3seg.builders import make_network, make_stages
 from hs3seg.config import Config
 from hs3seg.engine import Runtime
 from hs3seg.errors import RunFolderError
-from hs3seg.files import write_json
+from hs3seg.files import is_unfinished, read_json, write_json
 from hs3seg.pipeline.arms import Setting, arm_epochs, arm_plan, arm_split
 from hs3seg.pipeline.steps import (
     evaluate_step,
+    is_evaluated,
     open_session,
     profile_step,
     train_step,
@@ -68,7 +68,7 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
         folder = path / "arms" / arm
         train_step(session, plans[arm], folder, arm=arm, split=arm_split(plans[arm]), epochs=arm_epochs(setting, arm))
         for split in config.data.evaluate_splits:
-            if not (folder / f"evaluation-{split}.json").exists():
+            if not is_evaluated(config, folder, split):
                 evaluate_step(session, folder, split)
         if session.runtime.is_main:
             facts["seconds"] += time.monotonic() - began
@@ -101,7 +101,7 @@ def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str,
     marker = path / "run.json"
     fingerprint = config.fingerprint()
     if marker.exists():
-        facts: dict[str, Any] = json.loads(marker.read_text())
+        facts: dict[str, Any] = read_json(marker)
         if facts.get("fingerprint") != fingerprint:
             raise RunFolderError(
                 f"{path} holds another run ('{facts.get('name')}', other config values); choose another --run_dir,"
@@ -110,7 +110,7 @@ def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str,
         if not resume:
             raise RunFolderError(f"{path} holds this run already; add --resume to go on, or choose another --run_dir")
         return facts
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and any(not is_unfinished(file) for file in path.iterdir()):
         raise RunFolderError(f"{path} is not empty and holds no run of hs3; choose another --run_dir")
     facts = {
         "name": config.name,
@@ -150,10 +150,7 @@ def _results(
     config: Config, path: Path, taxonomy: Taxonomy, plans: Mapping[str, SupervisionPlan], seconds: float
 ) -> dict[str, Any]:
     splits = {
-        split: {
-            arm: _scores(json.loads((path / "arms" / arm / f"evaluation-{split}.json").read_text()))
-            for arm in config.arms
-        }
+        split: {arm: _scores(read_json(path / "arms" / arm / f"evaluation-{split}.json")) for arm in config.arms}
         for split in config.data.evaluate_splits
     }
     first = config.data.evaluate_splits[0] if config.data.evaluate_splits else None

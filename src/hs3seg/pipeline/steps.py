@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from hs3seg.data.loader import Center, Order
 from hs3seg.data.uniform import find_centroids, uniform_order
 from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished, train
 from hs3seg.errors import ConfigError
-from hs3seg.files import write_atomically, write_json
+from hs3seg.files import read_json, write_atomically, write_json
 from hs3seg.nn import count_cost
 from hs3seg.taxonomy import Taxonomy
 
@@ -247,6 +247,16 @@ def evaluate_step(
         write_json(path, values)
     session.runtime.barrier()
     return values
+
+
+def is_evaluated(config: Config, folder: Path, split: str) -> bool:
+    """Whether an arm folder holds the evaluation of a split as the config asks for it: by its protocol, its counts."""
+    path = folder / f"evaluation-{split}.json"
+    if not path.exists():
+        return False
+    found = read_json(path)
+    asked = json.loads(json.dumps(asdict(make_protocol(config.evaluation))))
+    return bool(found.get("protocol") == asked) and ("boundary_f" in found or not config.evaluation.boundaries)
 
 
 def profile_step(config: Config, taxonomy: Taxonomy, plans: Mapping[str, SupervisionPlan]) -> dict[str, Any]:

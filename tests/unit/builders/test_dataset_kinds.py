@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from hs3seg.builders import make_dataset
 from hs3seg.config import config_from_dict
@@ -77,6 +79,36 @@ def test_huggingface(tmp_path: Path) -> None:
     found = opened("train", kind="huggingface", source=str(source), taxonomy=str(tmp_path / "taxonomy.toml"))
     labels = found.read(0).mask
     assert labels[labels != TAXONOMY.ignore_index].max() < TAXONOMY.num_classes
+
+
+def with_seed(seed: int, split: str, **data: object) -> SegmentationDataset:
+    config = config_from_dict({"name": "x", "seed": seed, "data": data, "augment": {"crop": [8, 8]}}, "test")
+    return make_dataset(config, split)
+
+
+@pytest.mark.parametrize("kind", ["digits", "planted"])
+def test_a_disk_cache_keeps_the_seeds_of_made_up_images_apart(tmp_path: Path, kind: str) -> None:
+    data = {"kind": kind, "num_images": [3, 2, 2]}
+    plain = [with_seed(seed, "train", **data).read(0).image for seed in (0, 1)]
+    assert not torch.equal(*plain)
+    for seed in (0, 1, 0):
+        kept = with_seed(seed, "train", **data, disk_cache=str(tmp_path)).read(0).image
+        assert torch.equal(kept, plain[seed])
+
+
+def test_a_disk_cache_keeps_seeded_splits_apart(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for number in range(12):
+        for folder, pixels in (("images", np.full((8, 8, 3), 20 * number)), ("masks", np.eye(8))):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / folder / f"{number}.png")
+    data = {"kind": "folder", "root": str(root), "split_fractions": {"train": 0.5, "val": 0.5}}
+    names = [tuple(with_seed(seed, "val", **data).names) for seed in (0, 1)]
+    assert names[0] != names[1]
+    for seed in (0, 1, 0):
+        kept = with_seed(seed, "val", **data, disk_cache=str(tmp_path / "cache"))
+        assert tuple(kept.names) == names[seed]
+        assert torch.equal(kept.read(0).image, with_seed(seed, "val", **data).read(0).image)
 
 
 def test_caches_wrap_any_kind(tmp_path: Path) -> None:

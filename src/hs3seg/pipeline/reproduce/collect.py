@@ -1,6 +1,5 @@
 """What the trainings of a study came to: results.json, and the page with the paper's rows beside ours."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hs3seg.analysis import SupervisionPlan
+from hs3seg.files import read_json
 from hs3seg.pipeline.kept import PHASE_ONE, STUDY, commit_of
 from hs3seg.pipeline.reproduce.queue import Ready
 from hs3seg.pipeline.reproduce.settings import describe
@@ -37,7 +37,7 @@ def collect(ready: Sequence[Ready], seeds: Sequence[int]) -> Found:
         for seed in seeds:
             path = own.folder / f"seed-{seed}"
             file = path / STUDY
-            facts = json.loads(file.read_text()) if file.exists() else {}
+            facts = read_json(file) if file.exists() else {}
             for name in own.setting.names or ("hs3",):
                 trained = facts.get("trained_as", {}).get(name, name)
                 values = _measured(own, path, trained, facts.get("gmacs", {}).get(trained))
@@ -76,7 +76,7 @@ def _measured(own: Ready, path: Path, arm: str, gmacs: float | None) -> dict[str
 def _scores(path: Path) -> dict[str, float]:
     if not path.exists():
         return {}
-    values = json.loads(path.read_text())
+    values = read_json(path)
     return {key: values[key] for key in _SCORES if values.get(key) is not None}
 
 
@@ -116,7 +116,7 @@ def comparisons(version: Version, ready: Sequence[Ready], found: Found) -> list[
 
 def _evaluation(own: Ready, seed: int, arm: str, split: str) -> dict[str, Any]:
     path = own.folder / f"seed-{seed}" / "arms" / arm / f"evaluation-{split}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def rows_of(study: Study, version: Version, found: Found) -> tuple[list[str], list[list[str]]]:

@@ -31,7 +31,7 @@ def make_data(kind: str, root: Path) -> Path:
     done = root / "made-up"
     if not done.exists():
         _MAKERS[kind](root)
-        done.write_text("Random patches, for dry runs.\n")
+        done.write_text("Random patches, for dry runs.\n", encoding="utf-8")
     return root
 
 
@@ -62,7 +62,7 @@ def _nyuv2(root: Path) -> None:
             _save(root / f"Label/{number}.png", labels)
             lines.append(f"RGB/{number}.png\tLabel/{number}.png\n")
             number += 1
-        (root / f"{split}.txt").write_text("".join(lines))
+        (root / f"{split}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def _camvid(root: Path) -> None:

@@ -1,6 +1,5 @@
 """The trainings of a study one after the other, with the time that is left; what is done is never done again."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +8,12 @@ from pathlib import Path
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.builders import make_network, make_stages, make_supervised, network_size
 from hs3seg.config import Config
-from hs3seg.files import write_json
+from hs3seg.errors import RunFolderError
+from hs3seg.files import read_json, write_json
 from hs3seg.nn import count_cost
 from hs3seg.pipeline import arms
 from hs3seg.pipeline.compare import compare_runs
-from hs3seg.pipeline.kept import PHASE_ONE, STUDY, add_facts, is_complete, restore, store
+from hs3seg.pipeline.kept import PHASE_ONE, STUDY, add_facts, is_complete, is_kept, restore, store
 from hs3seg.pipeline.predict import predict_step
 from hs3seg.pipeline.predictions import submit_step
 from hs3seg.pipeline.reproduce.estimate import training_seconds
@@ -21,7 +21,15 @@ from hs3seg.pipeline.reproduce.plans import same_training, variant_plan
 from hs3seg.pipeline.reproduce.settings import protocol_config
 from hs3seg.pipeline.reproduce.study import Setting, Variant
 from hs3seg.pipeline.run import claim_folder, run, source_commit
-from hs3seg.pipeline.steps import Session, evaluate_step, open_session, plan_step, profile_step, train_step
+from hs3seg.pipeline.steps import (
+    Session,
+    evaluate_step,
+    is_evaluated,
+    open_session,
+    plan_step,
+    profile_step,
+    train_step,
+)
 from hs3seg.report import build_report
 from hs3seg.report.markup import duration
 from hs3seg.taxonomy import Taxonomy
@@ -60,7 +68,7 @@ class Ready:
         names = self.setting.names
         first = [PHASE_ONE] if self.needs_phase_one else []
         file = path / STUDY
-        trained_as = json.loads(file.read_text())["trained_as"] if file.exists() else {}
+        trained_as = read_json(file)["trained_as"] if file.exists() else {}
         folders = dict.fromkeys(first, path / PHASE_ONE)
         folders |= {name: path / "arms" / trained_as.get(name, name) for name in names}
         return [name for name, folder in folders.items() if not (folder / "train.json").exists()]
@@ -210,8 +218,14 @@ def _train(own: Ready, place: arms.Setting, name: str, plan: SupervisionPlan) ->
     if not is_complete(folder, config.data.evaluate_splits):  # kept numbers have no weights, and need none
         train_step(session, plan, folder, arm=arm, split=arms.arm_split(plan), epochs=epochs)
     for split in config.data.evaluate_splits:
-        if not (folder / f"evaluation-{split}.json").exists():
-            evaluate_step(session, folder, split)
+        if is_evaluated(config, folder, split):
+            continue
+        if is_kept(folder):
+            raise RunFolderError(
+                f"{folder}: kept numbers of '{split}' are of another evaluation than the config asks for, and there are"
+                " no weights to evaluate anew; leave [evaluation] as it was, or train anew without --keep"
+            )
+        evaluate_step(session, folder, split)
     for protocol, words in own.setting.protocols.items():
         out = folder / protocol
         todo = [split for split in config.data.evaluate_splits if not (out / f"evaluation-{split}.json").exists()]
@@ -231,7 +245,7 @@ def _keep(own: Ready, session: Session, name: str) -> None:
         run_path, kept = config.run_path, own.kept / config.run_path.name
         store(run_path, name, kept / f"{name}.json", config.fingerprint(), source_commit())
         if (run_path / STUDY).exists():
-            add_facts(kept / STUDY, json.loads((run_path / STUDY).read_text()))
+            add_facts(kept / STUDY, read_json(run_path / STUDY))
 
 
 def _submit(config: Config, folder: Path) -> None:
@@ -250,7 +264,7 @@ def _variant(place: arms.Setting, variant: Variant) -> Callable[[], SupervisionP
 
 
 def _add_seconds(path: Path, seconds: float) -> None:
-    facts = json.loads(path.read_text())
+    facts = read_json(path)
     write_json(path, {**facts, "seconds": facts["seconds"] + seconds})
 
 

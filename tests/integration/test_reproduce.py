@@ -13,7 +13,7 @@ from hs3seg.pipeline.reproduce import STUDIES
 from hs3seg.pipeline.reproduce.settings import DRY
 from tests.integration.conftest import Call, Fails
 
-HEAVY = pytest.mark.slow
+HEAVY = (pytest.mark.slow, pytest.mark.timeout(3600))  # WRN38 and w48 take their time on one core
 FULL = [pytest.param(s.name, marks=HEAVY) for s in STUDIES.values() if s.full is not None]
 
 

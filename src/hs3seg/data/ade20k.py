@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.images import raw_mask, read_image
-from hs3seg.data.pairs import check_size, pair_files
+from hs3seg.data.images import raw_mask, read_stored_image
+from hs3seg.data.pairs import check_size, pair_files, upright
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
 from hs3seg.taxonomy import Taxonomy
@@ -55,9 +55,9 @@ class ADE20K:
         return len(self._pairs)
 
     def read(self, index: int) -> Sample:
-        """One image with its labels."""
+        """One image with its labels, both upright."""
         image, mask = self._pairs[index]
-        pixels, labels = read_image(image), self._labels(mask)
+        pixels, labels = upright(image, *read_stored_image(image), self._labels(mask))
         check_size(mask, labels, image, pixels)
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(labels), image.stem)
 

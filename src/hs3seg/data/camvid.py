@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 from torchvision import tv_tensors
 
-from hs3seg.data.images import IMAGE_SUFFIXES, raw_mask, read_image, read_mask
-from hs3seg.data.pairs import check_size, pair_files, read_pair
+from hs3seg.data.images import IMAGE_SUFFIXES, raw_mask, read_mask, read_stored_image
+from hs3seg.data.pairs import check_size, pair_files, read_pair, upright
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
 from hs3seg.taxonomies.camvid import CAMVID32, FROM_32, TAXONOMIES, Classes
@@ -88,8 +88,7 @@ class CamVid:
         image, mask = self._pairs[index]
         if not self._original:
             return read_pair(image, mask, self.taxonomy, ignore_ids=(VOID,))
-        pixels = read_image(image)
-        labels = _classes_of_colours(mask, self._classes)
+        pixels, labels = upright(image, *read_stored_image(image), _classes_of_colours(mask, self._classes))
         check_size(mask, labels, image, pixels)
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(labels), image.stem)
 

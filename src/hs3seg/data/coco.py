@@ -10,8 +10,8 @@ from torchvision import tv_tensors
 
 from hs3seg.data.coco_files import CocoFile, CocoImage, Labels, find_split
 from hs3seg.data.coco_masks import region_mask
-from hs3seg.data.images import raw_mask, read_image
-from hs3seg.data.pairs import check_size, unique_names
+from hs3seg.data.images import raw_mask, read_stored_image
+from hs3seg.data.pairs import check_size, unique_names, upright
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
 
@@ -84,19 +84,16 @@ class Coco:
         return len(self._images)
 
     def read(self, index: int) -> Sample:
-        """One image with its labels."""
+        """One image with its labels, both upright."""
         image = self._images[index]
-        pixels = read_image(image.path)
-        if self._labels == "instances":
-            labels = self._paint(image)
-            if pixels.shape[-2:] != labels.shape:
-                raise DataError(
-                    f"{image.path}: is {pixels.shape[-1]}x{pixels.shape[-2]} pixels, but its JSON file says"
-                    f" {image.width}x{image.height}; copy the image again, or correct the file"
-                )
-        else:
-            labels = self._panoptic(image) if self._labels == "panoptic" else self._pixelmap(image)
-        mask = torch.from_numpy(labels)
+        stored, orientation = read_stored_image(image.path)
+        make = {"instances": self._paint, "panoptic": self._panoptic, "pixelmaps": self._pixelmap}[self._labels]
+        pixels, mask = upright(image.path, stored, orientation, torch.from_numpy(make(image)))
+        if self._labels == "instances" and pixels.shape[-2:] != mask.shape:
+            raise DataError(
+                f"{image.path}: is {stored.shape[-1]}x{stored.shape[-2]} pixels, but its JSON file says"
+                f" {image.width}x{image.height}; copy the image again, or correct the file"
+            )
         check_size(self._mask_path(image) or image.path, mask, image.path, pixels)
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(mask), self._names[index])
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.images import raw_mask, read_image, read_mask
-from hs3seg.data.pairs import check_size
+from hs3seg.data.images import raw_mask, read_mask, read_stored_image
+from hs3seg.data.pairs import check_size, upright
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError, nearest
 from hs3seg.taxonomy import Taxonomy
@@ -99,14 +99,14 @@ class HuggingFace:
         return len(self._rows)
 
     def read(self, index: int) -> Sample:
-        """One row."""
+        """One row, image and labels upright."""
         try:
             row = self._rows[index]
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{self.files(index)[0]}: cannot be read ({_line(error)}); load the data again") from None
-        pixels: Tensor = self._picture(row[self._image], read_image, index, self._image)
-        labels: Tensor = self._labels(row[self._mask], index)
         image_place, mask_place = (Path(self._where(index, column)) for column in (self._image, self._mask))
+        stored, orientation = self._picture(row[self._image], read_stored_image, index, self._image)
+        pixels, labels = upright(image_place, stored, orientation, self._labels(row[self._mask], index))
         check_size(mask_place, labels, image_place, pixels)
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(labels), self._names[index])
 

@@ -17,6 +17,9 @@ Exif = Literal["auto", "image", "both"]
 """What the orientation of an image turns whose mask has none: `image` alone, since the mask was drawn on the picture as
 viewers show it; `both`, since it was drawn on the stored pixels; `auto` = what makes their sizes equal."""
 
+_BY_KEY = "set data.exif = 'image' if on the picture as viewers show it, or 'both' if on the stored pixels"
+_BY_FILE = "if on the picture as viewers show it, save the image upright; if on the stored pixels, remove the tag"
+
 
 def pair_files(images: Path, masks: Path) -> list[tuple[Path, Path]]:
     """Image and mask files of two folders by equal stem, sorted.
@@ -125,19 +128,49 @@ def read_pair(
     """
     pixels, orientation = read_stored_image(image)
     labels, own = read_stored_mask(mask, taxonomy, encoding, ignore_ids, ids, ignore_colours)
-    stored = pixels.shape[-2:]
-    pixels, labels = turned(pixels, orientation), turned(labels, own)
-    if orientation != 1 and own == 1:
-        if exif == "auto" and labels.shape == stored == pixels.shape[-2:]:
-            raise DataError(
-                f"{image}: is turned by its EXIF orientation {orientation}, its mask '{mask}' has none, and their sizes"
-                " do not tell which way it was drawn; set data.exif = 'image' if on the picture as viewers show it, or"
-                " 'both' if on the stored pixels"
-            )
-        if exif == "both" or (exif == "auto" and labels.shape == stored):
-            labels = turned(labels, orientation)
+    pixels, labels = upright(image, pixels, orientation, labels, own, exif, f"its mask '{mask}' has none")
     check_size(mask, labels, image, pixels)
     return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(labels), image.stem)
+
+
+def upright(
+    image: Path,
+    pixels: Tensor,
+    orientation: int,
+    labels: Tensor,
+    own: int = 1,
+    exif: Exif | None = None,
+    said: str = "its labels have none",
+) -> tuple[Tensor, Tensor]:
+    """Image and labels as viewers show them, since prediction, too, turns photos before it looks at them.
+
+    Args:
+        image: File, for the error.
+        pixels: (C, H, W) as stored.
+        orientation: 1..8 of the image's EXIF tag.
+        labels: (h, w) as stored, or in the size that an annotation file says.
+        own: Orientation of the mask's file.
+        exif: See `Exif`; None = `auto` where no key of the config says it.
+        said: What the error says about the labels' orientation.
+
+    Returns:
+        (C, H', W') and (h', w'); whether these are of one size is still to be checked.
+
+    Raises:
+        DataError: `auto`, and both readings give equal sizes: the image is mirrored, turned by a half, or square.
+    """
+    stored = pixels.shape[-2:]
+    pixels, labels = turned(pixels, orientation), turned(labels, own)
+    if orientation == 1 or own != 1:
+        return pixels, labels
+    if exif in (None, "auto") and labels.shape == stored == pixels.shape[-2:]:
+        raise DataError(
+            f"{image}: is turned by its EXIF orientation {orientation}, {said}, and their sizes do not tell which way"
+            f" they were drawn; {_BY_FILE if exif is None else _BY_KEY}"
+        )
+    if exif == "both" or (exif != "image" and labels.shape == stored):
+        labels = turned(labels, orientation)
+    return pixels, labels
 
 
 def check_size(path: Path, pixels: Tensor, image_path: Path, image: Tensor) -> None:

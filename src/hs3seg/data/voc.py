@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 from torchvision import tv_tensors
 
-from hs3seg.data.images import IMAGE_SUFFIXES, raw_mask, read_image, read_mask
-from hs3seg.data.pairs import check_size
+from hs3seg.data.images import IMAGE_SUFFIXES, raw_mask, read_stored_image, read_stored_mask
+from hs3seg.data.pairs import check_size, upright
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
 from hs3seg.taxonomies.voc import VOC, voc_colour
@@ -57,9 +57,9 @@ class PascalVOC:
         return len(self._names)
 
     def read(self, index: int) -> Sample:
-        """One image with its labels."""
+        """One image with its labels, both upright."""
         image, mask = self._images[index], self._masks[index]
-        pixels, labels = read_image(image), self._labels(mask)
+        pixels, labels = upright(image, *read_stored_image(image), *self._labels(mask))
         check_size(mask, labels, image, pixels)
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(labels), self._names[index])
 
@@ -67,16 +67,17 @@ class PascalVOC:
         """Image and mask."""
         return str(self._images[index]), str(self._masks[index])
 
-    def _labels(self, path: Path) -> Tensor:
+    def _labels(self, path: Path) -> tuple[Tensor, int]:
+        """(H, W) as stored, and the EXIF orientation."""
         if self.taxonomy != VOC:
-            return read_mask(path, self.taxonomy)
-        labels = read_mask(path, _WITH_BORDER)
+            return read_stored_mask(path, self.taxonomy)
+        labels, orientation = read_stored_mask(path, _WITH_BORDER)
         border = labels == _BORDER
         if border.any():
             if raw_mask(path).ndim == 2:
-                return read_mask(path, VOC)  # the id 21 is no border, but wrong
+                return read_stored_mask(path, VOC)  # the id 21 is no border, but wrong
             labels[border] = VOC.ignore_index
-        return labels
+        return labels, orientation
 
 
 def _find_root(root: Path) -> Path:

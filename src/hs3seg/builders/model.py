@@ -154,6 +154,7 @@ def make_loss(config: Config, model: Supervised, taxonomy: Taxonomy, labels: Lab
             kind=settings.kind,
             class_weights=settings.class_weights,
             frequencies=labels.frequencies,
+            ignore_index=taxonomy.ignore_index,
             auxiliary=model.auxiliary,
             **options,
         )

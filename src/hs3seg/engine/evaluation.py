@@ -261,10 +261,12 @@ def _pack(samples: Sequence[tuple[int, str, dict[str, NDArray[Any]]]]) -> dict[s
 
 
 def _embeddings(means: ClassMeans, runtime: Runtime) -> dict[str, NDArray[np.float64]]:
-    totals = {
-        stage: (runtime.sum(sums.to(runtime.device)).cpu(), runtime.sum(counts.to(runtime.device)).cpu())
-        for stage, (sums, counts) in means.totals().items()
-    }
+    # Gathered, not summed tensor by tensor: a process without an image knows no stage's number of channels.
+    totals: dict[str, tuple[Tensor, Tensor]] = {}
+    for part in runtime.gather([means.totals()]):
+        for stage, (sums, counts) in part.items():
+            before = totals.get(stage)
+            totals[stage] = (sums, counts) if before is None else (before[0] + sums, before[1] + counts)
     return ClassMeans.means(totals)
 
 

@@ -139,6 +139,7 @@ class _Training:
             self._start_epoch(epoch, log)
         self.prepared.train()
         batches = self.job.loader.epoch(epoch, start_batch=self.step - epoch * self.per_epoch)
+        stopping = False
         self.counted = time.monotonic()
         try:
             for batch in batches:
@@ -156,8 +157,9 @@ class _Training:
                 # An epoch may be shorter than this: what counts is the last save, of whatever epoch.
                 if wanted or time.monotonic() - self.saved > self.settings.checkpoint_seconds:
                     self._save()
-                if wanted:
+                if wanted and self.step < (epoch + 1) * self.per_epoch:
                     raise KeyboardInterrupt
+                stopping = wanted  # the epoch is over: it is evaluated first, for it will not be gone through again
         finally:
             batches.close()
         self._count_seconds()
@@ -166,6 +168,8 @@ class _Training:
             values = self.job.evaluate(self._result())
             if log:
                 log.write("evaluation", step=self.step - 1, epoch=epoch + 1, **values)
+        if stopping:
+            raise KeyboardInterrupt
 
     def _count_seconds(self) -> None:
         now = time.monotonic()
@@ -187,16 +191,16 @@ class _Training:
         rate = learning_rate(self.step, self.total, self.per_epoch, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        parts = min(self.settings.accumulate, len(batch.names))
+        count = min(self.settings.accumulate, len(batch.names))
+        # Not chunk(), which may give fewer: then no part would be the last, whose backward pass joins the processes.
+        parts = list(zip(batch.images.tensor_split(count), batch.masks.tensor_split(count), strict=True))
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
-        for part, (images, masks) in enumerate(
-            zip(batch.images.chunk(parts), batch.masks.chunk(parts), strict=True), start=1
-        ):
+        for part, (images, masks) in enumerate(parts, start=1):
             share = len(images) / len(batch.names)
             images = self.runtime.images(images, self.mean, self.std)
             masks = masks.to(self.runtime.device, non_blocking=True)
-            if part < parts and self.runtime.world_size > 1:
+            if part < len(parts) and self.runtime.world_size > 1:
                 with self.runtime.accelerator.no_sync(self.prepared):
                     value, parts_terms = self._forward_backward(images, masks, share)
             else:

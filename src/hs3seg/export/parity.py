@@ -3,6 +3,7 @@
 Shapes: N images, C channels, H x W the image, K classes, h x w the logits' size.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,9 @@ class FinalLogits(nn.Module):
 
 @contextmanager
 def deployed(net: nn.Module) -> Iterator[FinalLogits]:
-    """The network in evaluation mode, giving its final logits; every module's mode is restored afterwards.
+    """The network in evaluation mode on the CPU, giving its final logits; every module's mode is restored afterwards.
+
+    A network on another device is copied: a traced graph would hold that device, and files are compared on the CPU.
 
     Raises:
         NetworkError: stage heads are still on it, or it is not in float32.
@@ -74,6 +77,8 @@ def deployed(net: nn.Module) -> Iterator[FinalLogits]:
         raise NetworkError(
             f"the network has weights in {kinds.pop()}; export net.float(): files are compared in float32"
         )
+    if any(value.device.type != "cpu" for value in (*net.parameters(), *net.buffers())):
+        net = copy.deepcopy(net).cpu()
     modes = {module: module.training for module in net.modules()}
     try:
         yield FinalLogits(net).eval()
@@ -103,6 +108,7 @@ def measure_parity(run: Callable[[Tensor], Tensor], net: nn.Module, example: Ten
     Raises:
         NetworkError: the file cannot run these images, or logits are not finite or have another shape than eager's.
     """
+    example = example.cpu()
     differences, same, total = [], 0, 0
     shapes = []
     for images in [example, *_others(example, dynamic)]:

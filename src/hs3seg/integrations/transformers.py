@@ -40,6 +40,7 @@ class SupervisedTrainerMixin:
     loss_is_scaled_for_ga = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
+        _check(options.get("args", args[1] if len(args) > 1 else None))
         super().__init__(*args, **options)
         trainer = cast("Any", self)
         # It would drop what the model's forward() does not name, and look for a label in its arguments.
@@ -101,3 +102,22 @@ class SupervisedTrainerMixin:
                 recorder.update(supervised(moved[self.images_key]), moved[self.labels_key])
         supervised.train(mode)
         return recorder
+
+
+def _check(arguments: Any) -> None:
+    """Refuses what the Trainer would do to a supervised model on its own.
+
+    Raises:
+        NetworkError: nn.DataParallel, or the Trainer's own label smoothing.
+    """
+    gpus = getattr(arguments, "n_gpu", 0)
+    if gpus > 1:
+        raise NetworkError(
+            f"one process and {gpus} GPUs: the Trainer would take nn.DataParallel, which copies the network without"
+            " what catches its stages; start with torchrun or accelerate launch, or show it one GPU (CUDA_VISIBLE_DEVICES)"
+        )
+    if getattr(arguments, "label_smoothing_factor", 0):
+        raise NetworkError(
+            "label_smoothing_factor is for the Trainer's own loss; set `criterion` to HierarchicalLoss(model.plan,"
+            " criteria=...) with hs3seg.nn.CrossEntropy(label_smoothing=...) for each stage and 'final'"
+        )

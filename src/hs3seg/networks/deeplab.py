@@ -11,6 +11,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from hs3seg.errors import NetworkError
 from hs3seg.nn.ocr import set_bn_momentum
 from hs3seg.nn.resize import concatenate, resize
 
@@ -191,6 +192,11 @@ class _Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Context of five sizes."""
+        if len(x) == 1 and any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in self.img_conv):
+            raise NetworkError(
+                "DeepLabV3+ was given 1 image to train on; its mean over the image has no statistics then: give at"
+                " least 2 images per batch"
+            )
         size = (x.shape[-2], x.shape[-1])
         mean = resize(self.img_conv(x.mean((2, 3), keepdim=True)), size, self.align_corners)
         return torch.cat([mean, *(layer(x) for layer in self.features)], dim=1)

@@ -81,6 +81,9 @@ class FusedSegmenter(nn.Module):
         extra = sum(mid // part for part in self._parts())
         self.ocr = OCRBlock(source.feature_channels + extra, mid, key, num_classes, dropout)
         self.cls_head = nn.Conv2d(mid, num_classes, 1)
+        weight = like_weights(torch.zeros(1), backbone)
+        for part in (self.blocks, self.ocr, self.cls_head):
+            part.to(weight.device, weight.dtype)
 
     @property
     def stage_outputs(self) -> dict[str, int]:

@@ -93,6 +93,8 @@ class ConfusionCounter:
                     f"output '{name}' has {logits.shape[1]} groups, its grouping {len(self.counts[name])}; give the"
                     " grouping that its head was made for"
                 )
+        if outputs:
+            labels = labels.to(next(iter(outputs.values())).device)
         size = (labels.shape[-2], labels.shape[-1])
         predictions = {name: predict(logits, size, self.align_corners) for name, logits in outputs.items()}
         for i, image in enumerate(labels):

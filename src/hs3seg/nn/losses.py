@@ -109,6 +109,9 @@ class HierarchicalLoss(nn.Module):
             auxiliary outputs that of `final`.
         auxiliary: Weights of the network's own auxiliary outputs, which have all classes, e.g. `Supervised.auxiliary`.
         extra: Name -> (module of (logits, labels), weight): further terms on the final output, such as InverseForm's.
+
+    Raises:
+        PlanError: a criterion for no stage, or with another ignore label; an ignore label that is a class.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class HierarchicalLoss(nn.Module):
         extra: Mapping[str, tuple[nn.Module, float]] | None = None,
     ) -> None:
         super().__init__()
+        check_ignore_index(plan, ignore_index)
         self.plan = plan
         self.extra = nn.ModuleDict({name: module for name, (module, _) in (extra or {}).items()})
         self.extra_weights = {name: weight for name, (_, weight) in (extra or {}).items()}
@@ -134,6 +138,12 @@ class HierarchicalLoss(nn.Module):
             raise PlanError(
                 f"a criterion for '{unknown[0]}', which is not a stage of the plan; {nearest(unknown[0], names)}"
             )
+        for name, criterion in criteria.items():
+            if getattr(criterion, "ignore_index", ignore_index) != ignore_index:
+                raise PlanError(
+                    f"the criterion for '{name}' ignores label {criterion.ignore_index}, the loss {ignore_index}; make"
+                    f" both with ignore_index={ignore_index}"
+                )
         self.criteria = nn.ModuleList(criteria.get(name) or CrossEntropy(ignore_index=ignore_index) for name in names)
         self._use(plan)
 
@@ -179,7 +189,7 @@ class HierarchicalLoss(nn.Module):
 
         Args:
             outputs: Of `Supervised`: stage -> (N, k_i, h, w), and `final` -> (N, K, h, w).
-            labels: (N, H, W) int64 class ids, 0..K-1 or the ignore label.
+            labels: (N, H, W) integer class ids, 0..K-1 or the ignore label.
         """
         return self.combine(self.terms(outputs, labels))
 
@@ -187,15 +197,22 @@ class HierarchicalLoss(nn.Module):
         """The unweighted loss of each stage, of `final`, of each auxiliary output, and the extra terms.
 
         Raises:
-            PlanError: an output is missing.
+            PlanError: an output is missing, or there is but one.
         """
+        given: object = outputs
+        if isinstance(given, Tensor):
+            raise PlanError(
+                "the loss was given one tensor; give it all that the supervised network returns, stage by stage"
+            )
+        labels = labels.long()
         found = {}
         stages = self.plan.stage_names
         for number, name in enumerate([*stages, "final", *self.auxiliary]):
             if name not in outputs:
                 if name in self.auxiliary and not self.training:
                     continue  # networks give them in training only
-                raise PlanError(f"no output '{name}' for the plan's loss; {nearest(name, outputs)}")
+                advice = "call loss.eval() with model.eval()" if name in self.auxiliary else nearest(name, outputs)
+                raise PlanError(f"no output '{name}' for the plan's loss; {advice}")
             targets = self._remap(labels, number) if number < len(stages) else labels
             found[name] = self.criteria[number](outputs[name], targets)
         for name, module in self.extra.items():
@@ -218,6 +235,19 @@ class HierarchicalLoss(nn.Module):
         table: Tensor = getattr(self, f"_table{number}")
         valid = labels != self.ignore_index
         return torch.where(valid, table[torch.where(valid, labels, 0)], labels)
+
+
+def check_ignore_index(plan: SupervisionPlan, ignore_index: int) -> None:
+    """Refuses an ignore label that is a class: in merged groups it would take other classes along.
+
+    Raises:
+        PlanError: it is one.
+    """
+    if 0 <= ignore_index < plan.num_classes:
+        raise PlanError(
+            f"ignore_index = {ignore_index} is also class '{plan.taxonomy_names[ignore_index]}'; take a label that no"
+            " class has, such as 255, in masks and loss"
+        )
 
 
 def group_class_weights(

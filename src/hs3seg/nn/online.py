@@ -5,6 +5,7 @@ Shapes: N batch, K classes, k groups of a stage, H x W the labels' size, h x w t
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,8 @@ class OnlineLoss(HierarchicalLoss):
     ) -> None:
         if plan.online is None:
             raise PlanError("the plan has no [online] table; use HierarchicalLoss, or a plan of `single_phase`")
-
-        def plain(own: SupervisionPlan) -> Mapping[str, nn.Module]:
-            return make_criteria(own, ignore_index=ignore_index)
-
-        self._make = criteria or plain
+        # A partial, not a closure: it can be pickled.
+        self._make: Criteria = criteria or partial(make_criteria, ignore_index=ignore_index)
         super().__init__(plan, ignore_index, self._make(plan), auxiliary, extra)
         self.settings = plan.online
         self.running = RunningGroups(plan.taxonomy_names, plan.stage_names, plan.online)
@@ -108,7 +106,7 @@ class OnlineLoss(HierarchicalLoss):
     def terms(self, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         """As of `HierarchicalLoss`; a stage's value is that of its groups, whatever its probe learns."""
         if self.training and torch.is_grad_enabled() and self.settings.source == "training":
-            self._count(outputs, labels)
+            self._count(outputs, labels.long())
         merged = {}
         for number, stage in enumerate(self.plan.stage_names):
             grouping = self._groupings[number]

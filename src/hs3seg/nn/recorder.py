@@ -13,6 +13,7 @@ from torch import Tensor
 from hs3seg.analysis import SupervisionPlan, analyze, save_confusions
 from hs3seg.errors import PlanError
 from hs3seg.nn.counting import ConfusionCounter
+from hs3seg.nn.losses import check_ignore_index
 from hs3seg.taxonomy import Grouping
 
 
@@ -31,9 +32,13 @@ class ConfusionRecorder:
     Args:
         plan: Of the network that is measured: deep supervision in phase one.
         ignore_index: Label that does not count.
+
+    Raises:
+        PlanError: the ignore label is a class.
     """
 
     def __init__(self, plan: SupervisionPlan, ignore_index: int = 255) -> None:
+        check_ignore_index(plan, ignore_index)
         self.plan, self.ignore_index = plan, ignore_index
         self._warned = False
         groupings = {stage.stage: stage.grouping for stage in plan.stages}

@@ -123,6 +123,11 @@ class Supervised(nn.Module):
         return self._forward(images, with_features=True)
 
     def _forward(self, images: Tensor, *, with_features: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if getattr(self, "_is_replica", False):
+            raise NetworkError(
+                "nn.DataParallel copies the network without what catches its stages; use one process per GPU, with"
+                " torchrun or accelerate launch"
+            )
         # Only in this very pass: activation checkpointing runs stages again during the backward pass.
         self._caught.clear()
         self._image = (images.shape[-2], images.shape[-1])
@@ -136,8 +141,8 @@ class Supervised(nn.Module):
         missed = [stage for stage in self._tapped if stage not in self._caught]
         if missed:
             raise NetworkError(
-                f"stage '{missed[0]}' was not caught: after strip() call the network itself, and choose stages that"
-                " every forward pass runs"
+                f"stage '{missed[0]}' was not caught: after strip() call the network itself, choose stages that every"
+                " forward pass runs, and compile the network after it was supervised, not before"
             )
         # Nothing is kept: features would hold on to the graph and break deepcopy.
         caught = {stage: self._caught[stage] for stage in self._tapped}
@@ -159,6 +164,17 @@ class Supervised(nn.Module):
         """Loss weights of the network's own auxiliary outputs."""
         weights: Mapping[str, float] = getattr(self.net, "auxiliary", {})
         return weights
+
+    def gradient_checkpointing_enable(self, *args: Any, **options: Any) -> None:
+        """Passed on to the network, as the Trainer of transformers asks for it.
+
+        Raises:
+            NetworkError: the network has no such method.
+        """
+        enable = getattr(self.net, "gradient_checkpointing_enable", None)
+        if enable is None:
+            raise NetworkError(f"{type(self.net).__name__} has no gradient_checkpointing_enable(); train without it")
+        enable(*args, **options)
 
     def strip(self) -> nn.Module:
         """Removes hooks and heads; returns the very network that was given, with the same names and outputs."""
@@ -206,8 +222,10 @@ class Supervised(nn.Module):
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         if not self._catching:
             return
-        # Inside somebody's own checkpoint the stage runs again without us: there the head has to wait.
-        lean = self._early and torch.is_grad_enabled() and stage not in self._changed_later and not _saving_is_hooked()
+        # Where a part of the network is compiled by itself, and inside somebody's own checkpoint, which runs the
+        # stage again without us, the head has to wait.
+        lean = self._early and not _compiling() and torch.is_grad_enabled() and not _saving_is_hooked()
+        lean = lean and stage not in self._changed_later
         self._caught.setdefault(stage, []).append(self._lean(stage, output) if lean else output)
 
     def _lean(self, stage: str, output: Any) -> "_Early":
@@ -317,7 +335,9 @@ class _FrozenStatistics(AbstractContextManager[None]):
     def __enter__(self) -> None:
         self._before = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
         for norm in self._norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            # A copy to count in: SyncBatchNorm wants one where there was one.
+            tracked = norm.num_batches_tracked
+            norm.momentum, norm.num_batches_tracked = 0.0, None if tracked is None else tracked.clone()
 
     def __exit__(self, *_: object) -> None:
         for norm, (momentum, tracked) in zip(self._norms, self._before, strict=True):

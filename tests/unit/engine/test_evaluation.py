@@ -11,7 +11,9 @@ from torchvision import tv_tensors
 from hs3seg.analysis import StagePlan, SupervisionPlan, no_supervision
 from hs3seg.data import EvaluationLoader, EvaluationTransform, Sample
 from hs3seg.engine import Runtime, evaluate
+from hs3seg.engine.evaluation import _embeddings
 from hs3seg.nn import Supervised, supervise
+from hs3seg.nn.embeddings import ClassMeans
 from hs3seg.taxonomy import Grouping
 from tests.unit.engine.conftest import MEAN, SILENT, STD, Colours, Small
 
@@ -115,3 +117,17 @@ def test_normalisation_is_exact(runtime: Runtime) -> None:
     images = torch.arange(256, dtype=torch.uint8).repeat(3, 1).view(1, 3, 16, 16)
     expected = (images.float() / 255 - MEAN.view(3, 1, 1)) / STD.view(3, 1, 1)
     torch.testing.assert_close(runtime.images(images, MEAN, STD), expected)
+
+
+def test_means_of_classes_are_joined_where_a_process_has_seen_no_image(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    means, other, both = (ClassMeans(3, ["s"]) for _ in range(3))
+    for seen, seed in ((means, 0), (other, 1)):
+        torch.manual_seed(seed)
+        features, labels = torch.rand(1, 4, 5, 6), torch.randint(0, 3, (1, 10, 12))
+        seen.update({"s": features}, labels)
+        both.update({"s": features}, labels)
+    monkeypatch.setattr(runtime, "gather", lambda items: [{}, *items, other.totals()])
+    np.testing.assert_allclose(_embeddings(means, runtime)["s"], ClassMeans.means(both.totals())["s"])
+    assert ClassMeans(3, ["s"]).totals() == {}  # such a process joins the same one call as all others

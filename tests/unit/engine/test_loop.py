@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,45 @@ def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path: Path, runtime: Runtim
         train(job, runtime, SILENT)
         results.append(job.model.net.head.weight.detach())
     torch.testing.assert_close(results[0], results[1], rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(4, 4), (6, 4), (5, 4), (7, 3), (2, 4), (3, 1)])
+def test_the_last_part_of_a_batch_joins_the_processes(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, batch: int, accumulate: int
+) -> None:
+    job = make_job(tmp_path, batch_size=batch, accumulate=accumulate)
+    training = _Training(job, runtime, SILENT)
+    monkeypatch.setattr(Runtime, "world_size", property(lambda _: 2))
+    joined: list[bool] = []
+    inside: list[bool] = []
+
+    @contextmanager
+    def no_sync(_model: object) -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.pop()
+
+    backward = runtime.accelerator.backward
+    monkeypatch.setattr(runtime.accelerator, "no_sync", no_sync)
+    monkeypatch.setattr(runtime.accelerator, "backward", lambda loss: (joined.append(not inside), backward(loss)))
+    training.prepared.train()
+    training._step(next(iter(job.loader.epoch(0))))
+    assert joined == [False] * (min(batch, accumulate) - 1) + [True]
+
+
+def test_an_epoch_that_is_over_when_a_stop_comes_is_evaluated(tmp_path: Path, runtime: Runtime) -> None:
+    job = make_job(tmp_path, epochs=3, evaluate_every=1)
+    per_epoch = job.loader.batches_per_epoch
+    seen: list[int] = []
+    job = dataclasses.replace(job, evaluate=lambda _: (seen.append(training.step), {"miou": 0.5})[1])
+    training = _Training(job, runtime, SILENT)
+    training._stop_wanted = lambda _: training.step == per_epoch  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    assert seen == [per_epoch]
+    train(dataclasses.replace(job, evaluate=lambda _: (seen.append(-1), {"miou": 0.5})[1]), runtime, SILENT)
+    assert seen == [per_epoch, -1]
+    assert [e["epoch"] for e in events(tmp_path) if e["event"] == "evaluation"] == [1, 2]
 
 
 def test_evaluation_on_the_way_is_logged_and_changes_nothing(tmp_path: Path, runtime: Runtime) -> None:

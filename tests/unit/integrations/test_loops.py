@@ -220,3 +220,17 @@ def test_transformers_refuses_single_phase_hs3(tmp_path: Path) -> None:
     loop = Trainer(online_module().model, arguments(tmp_path))
     with pytest.raises(PlanError, match="this Trainer cannot follow"):
         loop.compute_loss(loop.model, next(iter(DataLoader(scenes(as_dict=True), 4))))
+
+
+def test_what_the_trainer_cannot_do_with_stages_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SegmentationTrainer(SupervisedTrainerMixin, transformers.Trainer):  # type: ignore[misc,name-defined]
+        pass
+
+    model = supervise(make_net(), example=EXAMPLE)
+    smoothed = transformers.TrainingArguments(str(tmp_path), label_smoothing_factor=0.1, use_cpu=True, report_to=[])
+    with pytest.raises(NetworkError, match=r"label_smoothing_factor is for .*CrossEntropy\(label_smoothing="):
+        SegmentationTrainer(model, smoothed)
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda _: 2))
+    with pytest.raises(NetworkError, match=r"one process and 2 GPUs.*torchrun"):
+        SegmentationTrainer(model, arguments)

@@ -2,8 +2,11 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from hs3seg import networks
+from hs3seg.errors import NetworkError
+from hs3seg.networks.deeplab import _Pyramid
 from hs3seg.nn import count_cost
 from tests.conftest import shared
 from tests.unit.networks import parity
@@ -55,6 +58,14 @@ def test_dropout_rates_of_the_last_two_blocks(given: float | tuple[float, float]
     with torch.device("meta"):
         net = networks.DeepLabV3Plus(5) if given is None else networks.DeepLabV3Plus(5, dropout=given)
     assert [part.p for name, part in net.named_modules() if name.endswith("dropout")] == rates
+
+
+def test_one_image_to_train_on_is_refused_in_words() -> None:
+    pyramid = _Pyramid(8, 4, align_corners=False).train()
+    with pytest.raises(NetworkError, match="1 image to train on; .* 2 images per batch"):
+        pyramid(torch.zeros(1, 8, 4, 4))
+    nn.SyncBatchNorm.convert_sync_batchnorm(pyramid).eval()(torch.zeros(1, 8, 4, 4))
+    assert pyramid.train()(torch.zeros(2, 8, 4, 4)).shape == (2, 20, 4, 4)
 
 
 def test_dropout_takes_whole_channels() -> None:

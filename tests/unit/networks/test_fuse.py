@@ -113,6 +113,13 @@ def test_supervised_with_its_plan_every_parameter_learns() -> None:
     assert list(model.eval()(torch.randn(1, 3, 64, 64))) == ["stage2", "stage3", "final"]
 
 
+def test_new_blocks_have_the_networks_precision() -> None:
+    net = networks.create("hrnet_w18_small", 6).to(torch.bfloat16)
+    fused = networks.fuse(net, {"stage2": 2, "stage3": 4})
+    assert {parameter.dtype for parameter in fused.parameters()} == {torch.bfloat16}
+    assert fused.eval()(torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 def test_a_plan_with_other_groups_is_refused() -> None:
     with pytest.raises(NetworkError, match="fused with 3 groups on stage 'stage2', the plan has 4"):
         supervise(small(), plan=coarse_plan(stage2=4))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision
 from hs3seg.errors import ConfigError, PlanError
-from hs3seg.nn import RMI, CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
+from hs3seg.nn import RMI, ConfusionRecorder, CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
 from hs3seg.taxonomy import Grouping
 
 NAMES = ("a", "b", "c", "d")
@@ -189,3 +189,34 @@ def test_weights_by_hand_keep_the_sum_over_all_pixels_when_classes_are_merged():
     assert merged.tolist() == [(10 * 3 + 30) / 40, 0.5, 7.0]
     with pytest.raises(ConfigError, match="2 values, the data has 4 classes"):
         group_class_weights(frequencies, Grouping.identity(4), [1.0, 2.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integers_give_the_same_loss(dtype: torch.dtype) -> None:
+    plan = SupervisionPlan(NAMES, (StagePlan("early", GROUPING),))
+    loss, outputs, targets = HierarchicalLoss(plan), {"early": logits(3), "final": logits(4)}, labels()
+    assert torch.equal(loss(outputs, targets.to(dtype)), loss(outputs, targets))
+
+
+def test_an_ignore_label_that_is_a_class_is_refused() -> None:
+    plan = deep_supervision(NAMES, ("early",))
+    with pytest.raises(PlanError, match="ignore_index = 0 is also class 'a'; .* such as 255"):
+        HierarchicalLoss(plan, ignore_index=0)
+    with pytest.raises(PlanError, match="ignore_index = 3 is also class 'd'"):
+        ConfusionRecorder(plan, ignore_index=3)
+    HierarchicalLoss(plan, ignore_index=4)
+    HierarchicalLoss(plan, ignore_index=-1)
+
+
+def test_criteria_must_ignore_what_the_loss_ignores() -> None:
+    plan = deep_supervision(NAMES, ("early",))
+    with pytest.raises(PlanError, match="criterion for 'final' ignores label -100, the loss 255; .* ignore_index=255"):
+        HierarchicalLoss(plan, criteria={"final": torch.nn.CrossEntropyLoss()})
+
+
+def test_what_is_not_all_outputs_is_told() -> None:
+    loss = HierarchicalLoss(deep_supervision(NAMES, ("early",)), auxiliary={"aux": 0.4})
+    with pytest.raises(PlanError, match="given one tensor; give it all"):
+        loss(logits(4), labels())
+    with pytest.raises(PlanError, match=r"no output 'aux' for the plan's loss; call loss.eval\(\) with model.eval\(\)"):
+        loss({"early": logits(4), "final": logits(4)}, labels())

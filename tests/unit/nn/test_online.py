@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,6 +91,22 @@ def test_it_counts_labelled_cells_in_training_only() -> None:
         loss(outputs, labels)
     loss.eval()(outputs, labels)
     assert torch.equal(counts, before)
+
+
+def test_small_integers_are_counted_as_what_they_are() -> None:
+    names = tuple(f"class {number}" for number in range(20))
+    targets = torch.full((1, 8, 8), 19)
+    right = F.one_hot(targets[:, ::2, ::2], 20).permute(0, 3, 1, 2).float()
+    outputs = {name: right.clone().requires_grad_() for name in ("early", "final")}
+    loss = OnlineLoss(single_phase(names, ("early",)))
+    loss(outputs, targets.to(torch.uint8))
+    assert int(loss.get_buffer("counts")[0, 19, 19]) == 16
+
+
+def test_it_can_be_pickled() -> None:
+    loss = pickle.loads(pickle.dumps(OnlineLoss(plan_of())))
+    outputs, labels = batch()
+    torch.testing.assert_close(loss(outputs, labels), OnlineLoss(plan_of())(outputs, labels))
 
 
 def test_counts_of_the_first_steps_are_dropped() -> None:

@@ -177,6 +177,66 @@ def test_heads_that_no_optimizer_has_are_pointed_out(optimized: str) -> None:
         assert found[-1].filename == __file__
 
 
+def test_batch_norm_over_processes_gives_the_same_as_the_plain_one() -> None:
+    torch.manual_seed(0)
+    plain = supervise(UNet(), example=EXAMPLE).train()
+    synced = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(plain))
+    images, labels = torch.rand(2, 3, 64, 96), torch.randint(0, 5, (2, 64, 96))
+    for model in (plain, synced):
+        HierarchicalLoss(model.plan)(model(images), labels).backward()
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in synced.heads.modules())
+    own = dict(synced.named_parameters())
+    for name, parameter in plain.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(own[name].grad, parameter.grad)
+    for name, value in plain.named_buffers():
+        torch.testing.assert_close(dict(synced.named_buffers())[name], value)  # counted once, although run twice
+
+
+@pytest.mark.parametrize("part", ["whole", "encoder", "before"])
+def test_a_compiled_network_trains(part: str) -> None:
+    def made() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Sequential(Block(3, 8, 2), Block(8, 8, 2)), nn.Conv2d(8, 5, 1))
+
+    images, labels = torch.rand(2, 3, 32, 32), torch.randint(0, 5, (2, 32, 32))
+    found = []
+    for compiled in (False, True):
+        net = made()
+        stage = "0.0"
+        if compiled and part == "before":
+            net, stage = torch.compile(net, backend="eager"), "_orig_mod.0.0"
+        torch.manual_seed(1)
+        model = supervise(net, [stage], example=torch.zeros(1, 3, 32, 32)).train()
+        if compiled and part != "before":
+            (net if part == "whole" else net[0]).compile(backend="eager")
+        loss = HierarchicalLoss(model.plan)
+        for _ in range(2):
+            loss(model(images), labels).backward()
+        found.append([parameter.grad for parameter in model.parameters()])
+    torch._dynamo.reset()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_data_parallel_says_what_to_do() -> None:
+    model = supervise(UNet(), example=EXAMPLE)
+    replica = model._replicate_for_data_parallel()
+    replica._is_replica = True
+    with pytest.raises(NetworkError, match=r"nn.DataParallel copies .* torchrun or accelerate launch"):
+        replica(EXAMPLE)
+
+
+def test_checkpointing_is_passed_on() -> None:
+    net = UNet()
+    with pytest.raises(NetworkError, match=r"UNet has no gradient_checkpointing_enable"):
+        supervise(net, example=EXAMPLE).gradient_checkpointing_enable()
+    asked = []
+    net.gradient_checkpointing_enable = lambda **options: asked.append(options)
+    supervise(net, example=EXAMPLE).gradient_checkpointing_enable(gradient_checkpointing_kwargs=None)
+    assert asked == [{"gradient_checkpointing_kwargs": None}]
+
+
 def test_copies_and_pickles_work_on_their_own(net: nn.Module) -> None:
     model = supervise(net, num_classes=5, example=EXAMPLE).eval()
     images = torch.randn(1, 3, 64, 96)

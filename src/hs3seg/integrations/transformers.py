@@ -114,7 +114,8 @@ def _check(arguments: Any) -> None:
     if gpus > 1:
         raise NetworkError(
             f"one process and {gpus} GPUs: the Trainer would take nn.DataParallel, which copies the network without"
-            " what catches its stages; start with torchrun or accelerate launch, or show it one GPU (CUDA_VISIBLE_DEVICES)"
+            " what catches its stages; start with torchrun or accelerate launch, or show it one GPU"
+            " (CUDA_VISIBLE_DEVICES)"
         )
     if getattr(arguments, "label_smoothing_factor", 0):
         raise NetworkError(

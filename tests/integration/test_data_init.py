@@ -66,3 +66,46 @@ def test_archives_that_lead_out_are_refused(tmp_path: Path, fails: Fails) -> Non
     assert not (tmp_path / "in" / "outside.txt").exists()
     assert "needs the folder" in fails("data", "unpack", tmp_path / "bad.zip")
     assert main(["data", "init", str(tmp_path / "nowhere")]) == 2
+
+
+def test_lists_beside_the_folders_of_splits(tmp_path: Path, hs3: Call) -> None:
+    root = odd_folder(tmp_path / "set")
+    files = sorted((root / "scans").glob("*[0-9].png"))
+    for number, image in enumerate(files):
+        split = "val" if number % 4 == 0 else "train"
+        for kind, file in (("images", image), ("masks", image.with_name(f"{image.stem}_mask.png"))):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+            file.rename(root / kind / split / image.name)
+        with (root / f"{split}.txt").open("a", encoding="utf-8") as listed:
+            listed.write(f"./images/{split}/{image.name}\n")
+    found = hs3("data", "init", root)
+    assert found["splits"] == ["train", "val"]
+    checked = hs3("data", "check", root / "hs3.toml", "--out", "none")
+    assert checked["counts"]["error"] == 0
+    assert {split: values["num_images"] for split, values in checked["splits"].items()} == {"train": 9, "val": 3}
+    # A list that contradicts its folder: the config says which counts.
+    (root / "val.txt").write_text("./images/val/other.png\n")
+    found = hs3("data", "init", root, "--overwrite")
+    assert found["data"]["image_pattern"] == "images/{split}/*.*"
+    assert hs3("data", "check", root / "hs3.toml", "--out", "none")["counts"]["error"] == 0
+
+
+def test_black_and_white_masks(tmp_path: Path, hs3: Call) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for number in range(count):
+            for kind in ("images", "masks"):
+                (tmp_path / kind / split).mkdir(parents=True, exist_ok=True)
+            image, mask = rng.integers(0, 256, (40, 48, 3)).astype(np.uint8), np.zeros((40, 48, 3), np.uint8)
+            mask[10 + number : 30, 8:30] = 255
+            Image.fromarray(image).save(tmp_path / "images" / split / f"{number}.png")
+            Image.fromarray(mask).save(tmp_path / "masks" / split / f"{number}.png")
+    checked = hs3("data", "check", tmp_path, "--out", "none")
+    assert [entry["colour"] for entry in checked["classes"]] == [[0, 0, 0], [255, 255, 255]]
+    assert checked["counts"]["error"] == 0
+    for path in (tmp_path / "masks").rglob("*.png"):
+        Image.fromarray(np.full((40, 48, 3), 255, np.uint8)).save(path)
+    (finding,) = hs3("data", "check", tmp_path, "--out", "none", code=2)["findings"]
+    assert finding["severity"] == "error"
+    assert finding["file"] == str(tmp_path)
+    assert "makes one class" in finding["message"]

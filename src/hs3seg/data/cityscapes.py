@@ -234,6 +234,11 @@ def read_disparity(path: Path) -> Tensor:
     values = raw_mask(path)
     if values.ndim != 2 or values.dtype.itemsize < 2:
         raise DataError(f"{path}: is no 16-bit disparity (shape {values.shape}, {values.dtype}); copy the file again")
+    return disparity_channel(values)
+
+
+def disparity_channel(values: NDArray[Any]) -> Tensor:
+    """Values (H, W) of a disparity file, 0..65535, as a channel (1, H, W) uint8; see `read_disparity`."""
     codes = 1 + np.rint((values.astype(np.int64) - 1) / 128)
     return torch.from_numpy(np.where(values > 0, np.clip(codes, 1, 255), 0).astype(np.uint8))[None]
 

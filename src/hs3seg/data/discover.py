@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from hs3seg.data.guess import FoundLayout, guess_layout
-from hs3seg.data.mask_values import MaskValues, look, put_together, totals, unpacked
+from hs3seg.data.mask_values import MaskValues, is_black_void, look, put_together, totals, unpacked
 from hs3seg.data.parallel import in_order
 from hs3seg.errors import DataError
 from hs3seg.taxonomy import Colour, Taxonomy, distinct_colours
 
 _MOST_CLASSES = 200
-_SMALL_VOID = 0.1  # black on a smaller share is taken for void
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +155,7 @@ def _of_colours(pixels: dict[int, int], notes: list[str]) -> _Made:
     ranked = sorted(pixels, key=lambda value: -pixels[value])
     share = pixels.get(0, 0) / sum(pixels.values())
     made = _Made(ranked)
-    if 0 < share < _SMALL_VOID and len(ranked) > 3:
+    if is_black_void(pixels):
         ranked.remove(0)
         made.ignored = [0]
         notes.append(f"Black is on {100 * share:.1f} % of the pixels and taken for void; to make it a class, add it.")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hs3seg.data.images import IMAGE_SUFFIXES, Encoding, check_ids, pack_colours, raw_mask
+from hs3seg.data.mask_values import is_black_void, unpacked
 from hs3seg.data.pairs import Exif, pair_files, read_list, read_pair, unique_names
 from hs3seg.data.patterns import (
     SPLIT,
@@ -15,6 +16,7 @@ from hs3seg.data.patterns import (
     pair_by_names,
     pair_by_pattern,
     picture_paths,
+    same_letters,
 )
 from hs3seg.data.sample import Sample
 from hs3seg.data.splits import fraction_split
@@ -31,6 +33,7 @@ class FolderDataset:
     Three layouts are understood, tried in this order:
 
     1. ROOT/SPLIT.txt with `image mask` per line, paths relative to ROOT, with a tab between them if names have spaces;
+       a list of images alone is passed over where it names those in the folders of 2. or 3.;
     2. ROOT/images/SPLIT and ROOT/masks/SPLIT with files of equal stems;
     3. ROOT/SPLIT/images and ROOT/SPLIT/masks.
 
@@ -140,17 +143,14 @@ def find_pairs(
     listed = root / (split_list.replace(SPLIT, split) or f"{split}.txt")
     if split_list and not listed.is_file():
         raise DataError(f"list '{listed}' of split '{split}' does not exist; correct data.split_list = '{split_list}'")
-    if not split_fractions and listed.is_file():
-        if not split_list and not patterns:
-            return _pairs_of_list(root, listed)
+    if not split_fractions and (split_list or patterns) and listed.is_file():
         return _listed(root, split, listed, *(patterns or _default_patterns(images, masks)))
     if patterns:
         return _cut(root, pair_by_pattern(root, *patterns), split, seed, split_fractions)
     if not split_fractions:
-        for image_folder, mask_folder in (
-            (root / images / split, root / masks / split),
-            (root / split / images, root / split / masks),
-        ):
+        if own := list_of_pairs(root, split, images, masks):
+            return _pairs_of_list(root, own)
+        for image_folder, mask_folder in _split_folders(root, split, images, masks):
             if image_folder.is_dir() and mask_folder.is_dir():
                 return pair_files(image_folder, mask_folder)
             for here, there in ((image_folder, mask_folder), (mask_folder, image_folder)):
@@ -166,8 +166,34 @@ def find_pairs(
     )
 
 
+def list_of_pairs(root: Path, split: str, images: str, masks: str) -> Path | None:
+    """ROOT/SPLIT.txt, where it says which pairs are in a split.
+
+    A list of images alone, as other tools write it, does not, if it names just those in the split's own folder. One
+    that names others contradicts the folder, which is not to be settled here.
+
+    Raises:
+        DataError: not UTF-8.
+    """
+    listed = root / f"{split}.txt"
+    if not listed.is_file():
+        return None
+    found = (a for a, b in _split_folders(root, split, images, masks) if a.is_dir() and b.is_dir())
+    if (folder := next(found, None)) is None:
+        return listed
+    lines = [line for line in list_lines(listed) if line]
+    named = {same_letters(_stem(line.replace("\\", "/").rpartition("/")[2])) for line in lines}
+    files = (path.name for path in folder.iterdir() if not path.name.startswith("."))
+    there = {same_letters(_stem(name)) for name in files if name != _stem(name)}
+    pattern = Pattern(f"**/{images}/**/*.*", "data.images")
+    return None if named == there and is_list_of_names(lines, root, pattern) else listed
+
+
 def infer_taxonomy(root: Path, masks: str = "masks", mask_pattern: str = "") -> Taxonomy:
     """Classes read off the mask files: the ids that occur (0..highest), or the colours, most frequent first.
+
+    Black is a class like the others, unless it is on less than 10 % of the pixels of more than three colours: then it
+    is taken for unlabelled, as `hs3 data init` does it.
 
     Args:
         root: Top folder.
@@ -175,7 +201,8 @@ def infer_taxonomy(root: Path, masks: str = "masks", mask_pattern: str = "") -> 
         mask_pattern: Which files are masks, instead; see `Pattern`.
 
     Raises:
-        DataError: no mask files, colours and ids mixed, or so many values that these are no masks.
+        DataError: no mask files, colours and ids mixed, fewer than two classes, or so many values that these are no
+            masks.
     """
     files = [root / path for path in _mask_paths(root, masks, mask_pattern)]
     if not files and mask_pattern:
@@ -211,11 +238,15 @@ def infer_taxonomy(root: Path, masks: str = "masks", mask_pattern: str = "") -> 
                 " of 255 as 1), or list the classes in taxonomy.toml"
             )
         return Taxonomy.from_names([f"class_{i}" for i in range(highest + 1)])
-    # Black is void, as in most colour-coded sets; list it in taxonomy.toml to make it a class.
-    ranked = sorted((c for c in colours if c != 0), key=lambda c: -colours[c])
-    if not ranked:
-        raise DataError(f"the masks in '{root}' are all black; list the classes in taxonomy.toml")
-    return Taxonomy.from_names([f"colour_{c:06x}" for c in ranked], [(c >> 16, c >> 8 & 255, c & 255) for c in ranked])
+    if is_black_void(colours):
+        del colours[0]
+    ranked = sorted(colours, key=lambda c: -colours[c])
+    if len(ranked) < 2:
+        raise DataError(
+            f"the masks in '{root}' have no colour but {unpacked(ranked[0])}; that makes one class, and two are needed;"
+            " list the classes, black among them if it is one, in taxonomy.toml (`hs3 data init` writes a first one)"
+        )
+    return Taxonomy.from_names([f"colour_{c:06x}" for c in ranked], [unpacked(c) for c in ranked])
 
 
 def _patterns(image_pattern: str, mask_pattern: str) -> tuple[Pattern, Pattern] | None:
@@ -228,6 +259,17 @@ def _patterns(image_pattern: str, mask_pattern: str) -> tuple[Pattern, Pattern] 
             " write it into both or none"
         )
     return patterns
+
+
+def _stem(name: str) -> str:
+    """A file's name without the suffix of a picture."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot + suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _split_folders(root: Path, split: str, images: str, masks: str) -> list[tuple[Path, Path]]:
+    """Where images and masks of a split may be, the first choice first."""
+    return [(root / images / split, root / masks / split), (root / split / images, root / split / masks)]
 
 
 def _default_patterns(images: str, masks: str) -> tuple[Pattern, Pattern]:

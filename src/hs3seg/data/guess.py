@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hs3seg.data.folder import find_pairs
+from hs3seg.data.folder import find_pairs, list_of_pairs
 from hs3seg.data.images import raw_mask
-from hs3seg.data.patterns import SPLIT, Pattern, match_pairs, picture_paths
+from hs3seg.data.patterns import SPLIT, Pattern, files_below, match_pairs, picture_paths
 from hs3seg.errors import DataError
 
 _TRAIN = ("train", "training", "trn")
@@ -107,21 +107,30 @@ def _layout(root: Path, paths: list[str], best: _Candidate, lists: list[tuple[st
         notes.append(known)
     for what, files, others in (("images", found, labels), ("masks", labels, found)):
         alone = sorted(files[key] for key in files if key not in others)
-        if alone and not lists:
+        if alone and (best.images.has_split or not lists):
             notes.append(
                 f"WRONG: {len(alone)} {what} have no partner, e.g. {alone[0]}; training refuses them: remove or"
                 " complete them (`hs3 data check` lists all)."
             )
     if best.images.has_split:
         number = len(re.findall(r"\*\*/|\*", best.images.text.partition(SPLIT)[0]))
-        names = sorted({key[number] for key in keys}, key=_split_order)
-        return FoundLayout(data, tuple(names), _paths(root, found, labels, keys), notes)
+        names = tuple(sorted({key[number] for key in keys}, key=_split_order))
+        pairs = _open(root, names, data)
+        if isinstance(pairs, DataError) and "images" in data:
+            by_pattern = {"image_pattern": best.images.text, "mask_pattern": best.masks.text}
+            if not isinstance(again := _open(root, names, by_pattern), DataError):
+                notes.append(f"Patterns say where files are, since the names of their folders do not suffice: {pairs}")
+                data, pairs = by_pattern, again
+        if isinstance(pairs, DataError):
+            pairs = _paths(root, found, labels, keys)
+        if unused := [text for text, _ in lists if not _is_used(root, names, data, text)]:
+            notes.append(f"Folders say what is in a split; the lists {', '.join(unused)} are not used.")
+        return FoundLayout(data, names, pairs, notes)
     for text, splits in lists:
         options = {**data, "split_list": text}
-        try:
-            pairs = [pair for split in splits for pair in pairs_of(root, split, options)]
-        except DataError as error:
-            notes.append(f"WRONG: lists {text} were found, but cannot be used: {error}")
+        pairs = _open(root, splits, options)
+        if isinstance(pairs, DataError):
+            notes.append(f"WRONG: lists {text} were found, but cannot be used: {pairs}")
             continue
         notes.append(f"Splits are the lists {text}.")
         return FoundLayout(options, splits, pairs, notes)
@@ -143,6 +152,21 @@ def pairs_of(root: Path, split: str, data: dict[str, Any], seed: int = 0) -> lis
         data.get("split_list", ""),
         data.get("split_fractions"),
     )
+
+
+def _open(root: Path, splits: tuple[str, ...], data: dict[str, Any]) -> list[tuple[Path, Path]] | DataError:
+    """Pairs of all splits as the config will be read, or why it cannot be."""
+    try:
+        return [pair for split in splits for pair in pairs_of(root, split, data)]
+    except DataError as error:
+        return error
+
+
+def _is_used(root: Path, splits: tuple[str, ...], data: dict[str, Any], text: str) -> bool:
+    """Whether lists are read although no key of the config says so."""
+    if "images" not in data or text != f"{SPLIT}.txt":
+        return False
+    return any(list_of_pairs(root, split, data["images"], data["masks"]) for split in splits)
 
 
 def _paths(
@@ -268,8 +292,8 @@ def _keys(best: _Candidate) -> dict[str, Any]:
 def _lists(root: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Lists of splits: their pattern, and the splits, the most and nearest first."""
     groups: dict[str, list[str]] = {}
-    for path in sorted(root.rglob("*.txt")):
-        if path.stem.lower() in _SPLITS:
+    for path in sorted(files_below(root)):
+        if path.suffix == ".txt" and path.stem.lower() in _SPLITS:
             folder = path.parent.relative_to(root).as_posix()
             groups.setdefault("" if folder == "." else f"{folder}/", []).append(path.stem)
     ranked = sorted(groups.items(), key=lambda item: (-len(item[1]), "segmentation" not in item[0].lower(), item[0]))

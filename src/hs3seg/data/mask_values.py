@@ -1,7 +1,7 @@
 """Which ids or colours mask files hold, and how often."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ _REACH, _ALIKE = 3, 24  # pixels that mixtures at borders are wide, and how far 
 _SPECK = 5e-4  # share below which a value of a lossy mask is taken for an artefact
 _NEAR_COLOUR = 48.0  # distance in RGB up to which a colour of a lossy mask is taken for its neighbour
 _NEAR_ID = 8.0
+_SMALL_VOID = 0.1  # share of the pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,11 @@ def totals(seen: Iterable[MaskValues]) -> tuple[dict[int, int], dict[int, int]]:
         pixels.update(values.counts)
         files.update(values.counts.keys())
     return dict(pixels), dict(files)
+
+
+def is_black_void(pixels: Mapping[int, int]) -> bool:
+    """Whether black among the pixels of each colour probably means unlabelled: it is rare, and others are classes."""
+    return 0 < pixels.get(0, 0) < _SMALL_VOID * sum(pixels.values()) and len(pixels) > 3
 
 
 def put_together(pixels: dict[int, int], files: dict[int, int], kind: str) -> tuple[dict[int, int], dict[int, int]]:

@@ -89,7 +89,7 @@ def read_list(
             )
         paths = tuple(root / part.strip() for part in parts)
         for column, path in zip(columns, paths, strict=True):
-            if not path.resolve().is_relative_to(root.resolve()):
+            if not is_below(root, path):
                 raise DataError(f"{listed}:{number}: '{path}' lies outside '{root}'; entries are relative to it")
             if column not in unread and not path.is_file():
                 raise DataError(f"{listed}:{number}: file '{path}' does not exist")
@@ -100,6 +100,12 @@ def read_list(
     if not samples:
         raise DataError(f"{listed}: the list is empty; write one line `{words}` per sample")
     return samples
+
+
+def is_below(root: Path, path: Path) -> bool:
+    """Whether an entry of a list stays in a folder; links in the folder may lead out, as its owner put them."""
+    as_written = ".." not in path.parts and path.is_relative_to(root)
+    return as_written or path.resolve().is_relative_to(root.resolve())
 
 
 def unique_names(root: Path, images: Sequence[Path]) -> list[str]:

@@ -1,8 +1,9 @@
 """Images and masks found by pattern, and what belongs together."""
 
+import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,9 +101,31 @@ def _expression(token: str) -> str:
     return re.escape(token)
 
 
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder, in no order; links to folders are followed.
+
+    Each folder counts once, so that links which lead in a circle end, and no sample is there twice: where it lies below
+    `root` itself, else by the first of its links.
+    """
+    seen: set[tuple[int, int]] = set()
+    starts = [root]
+    while starts:
+        links: list[Path] = []
+        for folder, folders, names in (step for start in starts for step in os.walk(start)):
+            here = Path(folder)
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            links += [path for name in folders if (path := here / name).is_symlink()]
+            yield from (here / name for name in names)
+        starts = sorted(links)
+
+
 def picture_paths(root: Path) -> list[str]:
     """All picture files below a folder, sorted, relative to it and with `/`; hidden files and folders are left out."""
-    found = (path.relative_to(root) for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = (path.relative_to(root) for path in files_below(root) if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(path.as_posix() for path in found if not any(part.startswith(_HIDDEN) for part in path.parts))
 
 
@@ -142,7 +165,7 @@ def is_list_of_names(lines: Sequence[str], root: Path, images: Pattern) -> bool:
     if any("\t" in line for line in lines):
         return False
     known = {name for path in picture_paths(root) if (key := images.match(path)) for name in _names(path, key)}
-    return all(same_letters(line) in known for line in lines)
+    return all(_plain(line) in known for line in lines)
 
 
 def pair_by_names(root: Path, listed: Path, images: Pattern, masks: Pattern) -> list[tuple[Path, Path]]:
@@ -160,7 +183,7 @@ def pair_by_names(root: Path, listed: Path, images: Pattern, masks: Pattern) -> 
             keys.setdefault(name, []).append(key)
     lines: dict[tuple[str, ...], int] = {}
     for number, line in enumerate(list_lines(listed), start=1):
-        name = same_letters(line.replace("\\", "/"))
+        name = _plain(line)
         if not name:
             continue
         if name.startswith("/") or ".." in name.split("/") or re.match("[A-Za-z]:", name):
@@ -193,6 +216,11 @@ def list_lines(listed: Path) -> list[str]:
     except UnicodeDecodeError:
         raise DataError(f"{listed}: not UTF-8 text; save the list as UTF-8") from None
     return [line.strip() for line in text.splitlines()]
+
+
+def _plain(line: str) -> str:
+    """A line of a list as a path: some tools write `./images/a.png`, or backslashes."""
+    return same_letters(line.replace("\\", "/")).removeprefix("./")
 
 
 def _names(path: str, key: Sequence[str]) -> set[str]:

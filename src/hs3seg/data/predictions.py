@@ -1,8 +1,8 @@
 """Predictions on disk, scored against the labels of any data set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from hs3seg.analysis import (
 )
 from hs3seg.data.images import raw_mask
 from hs3seg.data.parallel import in_order
+from hs3seg.data.patterns import files_below
 from hs3seg.data.sample import SegmentationDataset
 from hs3seg.errors import DataError
 
@@ -31,7 +32,8 @@ def score_folder(
     """Scores one prediction per sample: `NAME.png` or `NAME-index.png`, class ids (H, W) of the label's size.
 
     Args:
-        folder: Of the predictions; the sample's name without folders counts.
+        folder: Of the predictions, with as many folders of the sample's name as they have: of `images/a/0001`,
+            images/a/0001.png counts, else a/0001.png, else 0001.png.
         dataset: With labels.
         progress: Called after each sample.
         num_workers: Processes; 0 = this one.
@@ -41,9 +43,9 @@ def score_folder(
         class; num_images.
 
     Raises:
-        DataError: a sample without prediction, or a file that cannot be used.
+        DataError: a sample without prediction, two with the same one, or a file that cannot be used.
     """
-    paths = [_find(Path(folder), name) for name in dataset.names]
+    paths = _find_all(Path(folder), dataset.names)
     k = dataset.taxonomy.num_classes
     confusion = np.zeros((k, k), np.int64)
     for counts in in_order(partial(_count, dataset, paths), len(dataset), num_workers):
@@ -64,18 +66,35 @@ def score_folder(
     }
 
 
-def _find(folder: Path, name: str) -> Path:
+def _find_all(folder: Path, names: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"predictions '{folder}' are no folder; give the one that holds NAME.png files")
-    stem = Path(name).name
-    found = [folder / f"{stem}{ending}" for ending in ENDINGS if (folder / f"{stem}{ending}").is_file()]
-    if not found:
-        count = len(list(folder.glob("*.png")))
-        raise DataError(
-            f"sample '{name}' has no prediction in '{folder}' ({count} PNG files there); it is"
-            f" {' or '.join(stem + ending for ending in ENDINGS)}, as `hs3 predict` writes it"
-        )
-    return found[0]
+    owners: dict[Path, str] = {}
+    for name in names:
+        path = _find(folder, name)
+        if path in owners:
+            raise DataError(
+                f"samples '{owners[path]}' and '{name}' would both be scored by '{path}'; predict them into folders"
+                f" that tell them apart, i.e. '{folder / name}{ENDINGS[0]}'"
+            )
+        owners[path] = name
+    return list(owners)
+
+
+def _find(folder: Path, name: str) -> Path:
+    """`hs3 predict` keeps folders where stems are equal, but counts them from the folder that it was given."""
+    parts = PurePosixPath(name).parts
+    tails = ["/".join(parts[start:]) for start in range(len(parts))]
+    for tail in tails:
+        for ending in ENDINGS:
+            if (path := folder / f"{tail}{ending}").is_file():
+                return path
+    count = sum(path.suffix == ".png" for path in files_below(folder))
+    wanted = [tail + ending for tail in reversed(tails) for ending in ENDINGS]
+    raise DataError(
+        f"sample '{name}' has no prediction in '{folder}' ({count} PNG files there); it is"
+        f" {' or '.join(wanted)}, as `hs3 predict` writes it"
+    )
 
 
 def _count(dataset: SegmentationDataset, paths: list[Path], index: int) -> NDArray[np.int64]:

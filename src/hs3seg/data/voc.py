@@ -8,6 +8,7 @@ from torchvision import tv_tensors
 
 from hs3seg.data.images import IMAGE_SUFFIXES, raw_mask, read_stored_image, read_stored_mask
 from hs3seg.data.pairs import check_size, upright
+from hs3seg.data.patterns import files_below
 from hs3seg.data.sample import Sample
 from hs3seg.errors import DataError
 from hs3seg.taxonomies.voc import VOC, voc_colour
@@ -121,7 +122,7 @@ def _read_names(listed: Path) -> list[str]:
 def _files(folder: Path, names: Sequence[str], listed: Path) -> list[Path]:
     """The file of each name, whatever its suffix."""
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+    for path in sorted(files_below(folder)):
         if path.suffix.lower() in IMAGE_SUFFIXES:
             stem = path.relative_to(folder).with_suffix("").as_posix()
             if stem in found:

@@ -221,7 +221,7 @@ def test_inferred_taxonomies(tmp_path: Path) -> None:
     colours[:2] = (10, 20, 30)
     colours[2] = (200, 0, 0)
     Image.fromarray(colours).save(tmp_path / "masks" / "x.png")
-    assert infer_taxonomy(tmp_path).colours == ((10, 20, 30), (200, 0, 0))
+    assert infer_taxonomy(tmp_path).colours == ((10, 20, 30), (0, 0, 0), (200, 0, 0))
     write_pairs(tmp_path / "images", tmp_path / "masks", ["z"])
     with pytest.raises(DataError, match="mixed"):
         infer_taxonomy(tmp_path)
@@ -232,6 +232,26 @@ def test_inferred_taxonomies(tmp_path: Path) -> None:
         infer_taxonomy(tmp_path)
     with pytest.raises(DataError, match="no mask files"):
         infer_taxonomy(tmp_path, "labels")
+
+
+def test_black_is_a_class_unless_it_is_rare_beside_others(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+
+    def inferred(*shares: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
+        """Of masks with so many grey levels on so many of 100 pixels."""
+        levels = np.concatenate([np.full(count, level, np.uint8) for level, count in shares]).reshape(10, 10)
+        Image.fromarray(np.stack([levels, levels, 0 * levels], axis=-1)).save(tmp_path / "masks" / "x.png")
+        return infer_taxonomy(tmp_path).colours
+
+    assert inferred((0, 60), (255, 40)) == ((0, 0, 0), (255, 255, 0))
+    assert inferred((0, 5), (255, 95)) == ((255, 255, 0), (0, 0, 0))
+    assert inferred((0, 10), (50, 40), (100, 30), (150, 20))[-1] == (0, 0, 0)
+    assert inferred((0, 9), (50, 41), (100, 30), (150, 20)) == ((50, 50, 0), (100, 100, 0), (150, 150, 0))
+    for level, text in ((0, "(0, 0, 0)"), (255, "(255, 255, 0)")):
+        with pytest.raises(DataError) as caught:
+            inferred((level, 100))
+        assert f"masks in '{tmp_path}' have no colour but {text}; that makes one class" in str(caught.value)
+        assert "taxonomy.toml (`hs3 data init`" in str(caught.value)
 
 
 def test_analysis_split_is_a_seeded_partition() -> None:

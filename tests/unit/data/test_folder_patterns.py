@@ -1,3 +1,4 @@
+import os
 import unicodedata
 from pathlib import Path
 
@@ -7,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from hs3seg.data import FolderDataset, infer_taxonomy
-from hs3seg.data.patterns import Pattern, pair_by_pattern
+from hs3seg.data import FolderDataset, PascalVOC, infer_taxonomy
+from hs3seg.data.doctor import open_folder
+from hs3seg.data.patterns import Pattern, files_below, pair_by_pattern, picture_paths
 from hs3seg.data.splits import fraction_split
 from hs3seg.errors import DataError
 from hs3seg.taxonomy import Taxonomy
@@ -260,3 +262,93 @@ def test_what_a_mac_leaves_in_zips_is_no_picture(tmp_path: Path) -> None:
     assert names_of(tmp_path, "train") == ["x"]
     by_pattern = {"image_pattern": "**/images/{split}/*.*", "mask_pattern": "**/masks/{split}/*.*"}
     assert names_of(tmp_path, "train", **by_pattern) == ["x"]
+
+
+needs_links = pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+
+
+@needs_links
+def test_linked_folders_are_searched(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    put(tmp_path, "store/images/train/x.png", "store/images/val/y.png", "store/masks/val/y.png")
+    put(tmp_path, "far/x.PNG", "root/images_of_mine/z.png")
+    for place, target in (("images", "store/images"), ("masks", "store/masks"), ("store/masks/train", "far")):
+        (tmp_path / (place if "/" in place else f"root/{place}")).symlink_to(tmp_path / target)
+    Image.fromarray(np.full((4, 6), 2, np.uint8)).save(tmp_path / "far" / "x.PNG")
+    expected = [
+        "images/train/x.png",
+        "images/val/y.png",
+        "images_of_mine/z.png",
+        "masks/train/x.PNG",
+        "masks/val/y.png",
+    ]
+    assert picture_paths(root) == expected
+    assert infer_taxonomy(root).num_classes == 3
+    assert names_of(root, "train", image_pattern="images/{split}/*.*", mask_pattern="masks/{split}/*.*") == ["x"]
+    assert names_of(root, "train") == ["x"]
+
+
+@needs_links
+def test_links_in_circles_and_to_the_same_folder(tmp_path: Path) -> None:
+    put(tmp_path, "root/a/x.png", "root/z/y.png", "store/s.png")
+    root, store = tmp_path / "root", tmp_path / "store"
+    for link, target in (("a/up", root), ("b", root / "z"), ("c", store), ("d", store), ("gone", tmp_path / "none")):
+        (root / link).symlink_to(target)
+    (store / "back").symlink_to(root)
+    # A folder counts where it lies itself, else by the first of its links.
+    assert picture_paths(root) == ["a/x.png", "c/s.png", "z/y.png"]
+    assert sorted(files_below(root / "b")) == [root / "b" / "y.png"]
+    assert list(files_below(tmp_path / "none")) == []
+
+
+@needs_links
+def test_voc_with_linked_folders(tmp_path: Path) -> None:
+    put(tmp_path, "images/sub/x.png", "masks/sub/x.png")
+    names = {"images": "JPEGImages", "masks": "SegmentationClass"}
+    (tmp_path / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Segmentation" / "train.txt").write_text("sub/x\n")
+    for kind, folder in names.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sub").symlink_to(tmp_path / kind / "sub")
+    assert len(PascalVOC(tmp_path, "train")) == 1
+
+
+@needs_links
+def test_lists_may_name_pairs_in_linked_folders(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    put(tmp_path, "store/images/x.png", "store/masks/x.png")
+    for name in ("images", "masks"):
+        (root / name).symlink_to(tmp_path / "store" / name)
+    (root / "train.txt").write_text("images/x.png masks/x.png\n")
+    assert names_of(root, "train") == ["x"]
+    (root / "train.txt").write_text("images/x.png masks/x.png\nimages/y.png masks/y.png\n")
+    found = open_folder(root, ["train"], TAXONOMY)
+    assert list(found.datasets["train"].names) == ["x"]
+    assert [finding.kind for finding in found.findings] == ["missing-file"]
+    for entry in ("images/../masks/x.png", "../store/images/x.png", str(tmp_path / "store" / "images" / "x.png")):
+        (root / "train.txt").write_text(f"{entry} masks/x.png\n")
+        with pytest.raises(DataError, match=r"train.txt:1: .*x.png' lies outside"):
+            opened(root)
+
+
+def test_lists_of_images_beside_the_folders_of_splits(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{kind}/train/{name}.png" for kind in ("images", "masks") for name in ("a b", "c", "é.x")))
+    listed = tmp_path / "train.txt"
+    for form in ("./images/train/{}.png", "images\\train\\{}.png", "{}", "{}.png"):
+        listed.write_text("\n".join(form.format(unicodedata.normalize("NFD", n)) for n in ("c", "a b", "é.x")))
+        assert sorted(names_of(tmp_path, "train")) == ["a b", "c", "é.x"]
+    listed.write_text("/somewhere/else/c.png\n/somewhere/else/é.x.png\n")
+    with pytest.raises(DataError, match=r"train.txt:1: '/somewhere/else/c.png' has 1 parts.*data.split_list"):
+        opened(tmp_path)  # the list contradicts the folder
+    listed.write_text("images/train/c.png\tmasks/train/c.png\n")
+    assert names_of(tmp_path, "train") == ["c"]  # pairs win, as ever
+    listed.write_text("images/train/c.png masks/train/c.png\nimages/train/é.x.png masks/train/é.x.png\n")
+    assert names_of(tmp_path, "train") == ["c", "é.x"]
+
+
+def test_names_in_lists_may_begin_with_the_folder_itself(tmp_path: Path) -> None:
+    put(tmp_path, "images/a b.png", "images/c.png", "masks/a b.png", "masks/c.png")
+    (tmp_path / "l.txt").write_text("./images/a b.png\n./images/c.png\n")
+    assert names_of(tmp_path, "train", split_list="l.txt") == ["a b", "c"]

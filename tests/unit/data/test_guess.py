@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,73 @@ def test_lists_that_cannot_be_used_are_said(tmp_path: Path) -> None:
     found = guess_layout(tmp_path)
     assert any(note.startswith("WRONG: lists {split}.txt") for note in found.notes)
     assert len(pairs_of(tmp_path, "train", found.data)) == 4
+
+
+def splits_of_folders(root: Path) -> dict[str, set[tuple[Path, Path]]]:
+    """Three images of `train`, one of `val`, and their pairs."""
+    pairs: dict[str, set[tuple[Path, Path]]] = {}
+    for split, names in {"train": "abc", "val": "d"}.items():
+        for name in names:
+            paths = f"images/{split}/{name}.jpg", f"masks/{split}/{name}.png"
+            image(root, paths[0])
+            mask(root, paths[1])
+            pairs.setdefault(split, set()).add((root / paths[0], root / paths[1]))
+    return pairs
+
+
+def test_lists_of_images_beside_folders(tmp_path: Path) -> None:
+    pairs = splits_of_folders(tmp_path)
+    for split, names in {"train": "abc", "val": "d"}.items():
+        (tmp_path / f"{split}.txt").write_text("".join(f"./images/{split}/{name}.jpg\n" for name in names))
+    found = guess_layout(tmp_path)
+    assert found.data == {"images": "images", "masks": "masks"}
+    assert any("the lists {split}.txt are not used" in note for note in found.notes)
+    assert {split: set(pairs_of(tmp_path, split, found.data)) for split in found.splits} == pairs
+
+
+@pytest.mark.parametrize("line", ["images/train/a.jpg", "images/train/a.jpg 0", "images/train/gone.jpg gone.png"])
+def test_lists_that_spoil_folders_are_outdone_by_patterns(tmp_path: Path, line: str) -> None:
+    pairs = splits_of_folders(tmp_path)
+    (tmp_path / "train.txt").write_text(f"{line}\n")
+    found = guess_layout(tmp_path)
+    assert found.data == {"image_pattern": "images/{split}/*.*", "mask_pattern": "masks/{split}/*.*"}
+    assert any("train.txt:1" in note for note in found.notes)
+    assert any("the lists {split}.txt are not used" in note for note in found.notes)
+    assert {split: set(pairs_of(tmp_path, split, found.data)) for split in found.splits} == pairs
+    assert set(found.pairs) == set.union(*pairs.values())
+
+
+def test_lists_of_pairs_beside_folders_are_what_is_read(tmp_path: Path) -> None:
+    splits_of_folders(tmp_path)
+    (tmp_path / "train.txt").write_text("images/train/a.jpg masks/train/a.png\n")
+    found = guess_layout(tmp_path)
+    assert sorted(path.stem for path, _ in found.pairs) == ["a", "d"]
+    assert not any("not used" in note for note in found.notes)
+
+
+def test_files_without_partners_beside_lists_are_said(tmp_path: Path) -> None:
+    splits_of_folders(tmp_path)
+    image(tmp_path, "images/train/alone.jpg")
+    (tmp_path / "train.txt").write_text("images/train/a.jpg\n")
+    notes = guess_layout(tmp_path).notes
+    assert any(note.startswith("WRONG: 1 images have no partner, e.g. images/train/alone.jpg") for note in notes)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_linked_folders_and_lists(tmp_path: Path) -> None:
+    root, store = tmp_path / "root", tmp_path / "store"
+    root.mkdir()
+    for number in range(4):
+        image(store, f"images/{number}.jpg")
+        mask(store, f"masks/{number}.png")
+    (store / "lists").mkdir()
+    (store / "lists" / "train.txt").write_text("0\n1\n2\n")
+    (store / "lists" / "val.txt").write_text("3\n")
+    for name in ("images", "masks", "lists"):
+        (root / name).symlink_to(store / name)
+    found = guess_layout(root)
+    assert found.data == {"images": "images", "masks": "masks", "split_list": "lists/{split}.txt"}
+    assert len(found.pairs) == 4
 
 
 def test_files_without_partners_are_said(tmp_path: Path) -> None:

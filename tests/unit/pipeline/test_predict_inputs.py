@@ -102,3 +102,11 @@ def test_two_names_of_one_file_count_once() -> None:
     make("p/a.png")
     Path("q").symlink_to("p", target_is_directory=True)
     assert list(names("p", "q")) == ["p/a.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_folders_in_folders_may_be_links() -> None:
+    make("p/a.png", "store/b.png", "store/sub/c.png")
+    Path("p/more").symlink_to(Path("store").absolute(), target_is_directory=True)
+    Path("store/sub/back").symlink_to(Path("p").absolute(), target_is_directory=True)
+    assert names("p") == {"p/a.png": "a", "p/more/b.png": "b", "p/more/sub/c.png": "c"}

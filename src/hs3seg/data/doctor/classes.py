@@ -81,6 +81,10 @@ def class_findings(
     """Absent, rare and dominant classes of each split; the first is the training split."""
     findings: list[Finding] = []
     training = next(iter(values), None)
+    if training is not None and taxonomy.num_classes < 2:
+        message = f"'{taxonomy.names[0]}' is the only class, and a network needs two to tell apart"
+        remedy = "list the others in taxonomy.toml, e.g. the background, also where it is black or was ignored so far"
+        findings.append(Finding("one-class", "error", training, training, message, remedy))
     for split, found in values.items():
         if not found.num_images:
             continue

@@ -45,6 +45,7 @@ TITLES = {
     "mask-with-alpha": "Mask with transparency",
     "palette-order": "Palette and taxonomy name different classes",
     "several-frames": "File with several pictures",
+    "one-class": "Fewer than two classes",
     "all-ignored": "Mask without a labelled pixel",
     "specks": "Label noise: single pixels",
     "mirrored-mask": "Mask is mirrored",

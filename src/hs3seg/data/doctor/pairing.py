@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hs3seg.data.doctor.findings import Finding
-from hs3seg.data.folder import FolderDataset
+from hs3seg.data.folder import FolderDataset, list_of_pairs
 from hs3seg.data.images import IMAGE_SUFFIXES, Encoding
-from hs3seg.data.pairs import Exif, read_pair, unique_names
+from hs3seg.data.pairs import Exif, is_below, read_pair, unique_names
 from hs3seg.data.sample import Sample, SegmentationDataset
 from hs3seg.errors import DataError
 from hs3seg.taxonomy import Colour, Taxonomy
@@ -149,7 +149,7 @@ def open_folder(
         pairs: list[Pair] = []
         findings: list[Finding] = []
         folders = _folders(root, split, images, masks)
-        if (listed := root / f"{split}.txt").is_file():
+        if listed := _list(root, split, images, masks):
             pairs, findings = _of_list(root, listed, split)
         elif folders is not None and folders in seen:
             continue  # splits that are cut from the same folders share their faults
@@ -188,6 +188,13 @@ def match(images: Path, masks: Path, split: str) -> tuple[list[Pair], list[Findi
     return [(found[stem], labels[stem]) for stem in sorted(set(found) & set(labels))], findings
 
 
+def _list(root: Path, split: str, images: str, masks: str) -> Path | None:
+    try:
+        return list_of_pairs(root, split, images, masks)
+    except DataError:
+        return root / f"{split}.txt"  # it cannot be read, which is found again
+
+
 def _folders(root: Path, split: str, images: str, masks: str) -> tuple[Path, Path] | None:
     """Image and mask folder of a split, by the layouts of `FolderDataset`; None unless both are there."""
     candidates = [(root / images / split, root / masks / split), (root / split / images, root / split / masks)]
@@ -213,7 +220,7 @@ def _of_list(root: Path, listed: Path, split: str) -> tuple[list[Pair], list[Fin
         if len(parts) != 2:
             said = f"line {number}, '{line}', has {len(parts)} parts; write `image mask`, or a tab between them"
         paths = [root / part for part in parts]
-        outside = [path for path in paths if not path.resolve().is_relative_to(root.resolve())]
+        outside = [path for path in paths if not is_below(root, path)]
         missing = [path for path in paths if not path.is_file()]
         if not said and outside:
             said = f"line {number}: '{outside[0]}' lies outside '{root}'; entries are relative to it"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hs3seg.data import IMAGE_SUFFIXES
+from hs3seg.data.patterns import files_below
 from hs3seg.data.video import VIDEO_SUFFIXES
 from hs3seg.errors import DataError
 
@@ -61,7 +62,7 @@ def _expand(given: Path, out: Path) -> Iterator[tuple[Path, Path]]:
         if given.resolve() == out.resolve():
             raise DataError(f"'{out}' is the input and the output folder; choose another --out")
         # As in patterns, hidden files are none: other systems put such beside photos, with the same endings.
-        visible = (p for p in given.rglob("*") if not any(n.startswith(".") for n in p.relative_to(given).parts))
+        visible = (p for p in files_below(given) if not any(n.startswith(".") for n in p.relative_to(given).parts))
         files = sorted(p for p in visible if p.suffix.lower() in _SUFFIXES and p.is_file())
         files = _without_results(files, given, out)
         if not files:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +11,7 @@ from hs3seg.data.video import VideoWriter, probe_video
 from hs3seg.engine import Reporter
 from hs3seg.engine.progress import Task
 from hs3seg.errors import DataError
+from hs3seg.pipeline.predict.depth import DepthFolder
 from hs3seg.pipeline.predict.inputs import Item
 from hs3seg.pipeline.predict.outputs import Outputs
 from hs3seg.pipeline.predict.reading import read_images, read_video
@@ -39,7 +39,7 @@ class Predictor:
         outputs: Writes the results.
         done: Filled.
         batch_size: Images at once, and so many decoded ahead.
-        depth: Folder of the further channels' images.
+        depth: Files of the further channels; None = the network takes RGB.
         skip_existing: Leave out what is there.
     """
 
@@ -49,7 +49,7 @@ class Predictor:
         outputs: Outputs,
         done: Done,
         batch_size: int,
-        depth: Path | None,
+        depth: DepthFolder | None,
         skip_existing: bool,
     ) -> None:
         self._segmenter, self._outputs, self._done = segmenter, outputs, done
@@ -72,7 +72,7 @@ class Predictor:
     def _images(self, items: Sequence[Item], task: Task) -> None:
         """Images are collected by the size that the network sees; a full batch, or the fullest one, is run."""
         waiting: dict[tuple[int, int], list[tuple[Item, Tensor]]] = {}
-        for item, image in read_images(items, self._depth, self._segmenter.channels, self._batch_size):
+        for item, image in read_images(items, self._depth, self._batch_size):
             try:
                 if isinstance(image, DataError):
                     raise image

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hs3seg.data import IMAGE_SUFFIXES, read_depth, read_image
+from hs3seg.data import read_image
 from hs3seg.data.pairs import check_size
 from hs3seg.data.video import read_frames
 from hs3seg.errors import DataError
+from hs3seg.pipeline.predict.depth import DepthFolder
 from hs3seg.pipeline.predict.inputs import Item
 
 T = TypeVar("T")
@@ -24,10 +25,10 @@ AHEAD_PIXELS = 2**24
 
 
 def read_images(
-    items: Iterable[Item], depth: Path | None, channels: int, batch_size: int
+    items: Iterable[Item], depth: DepthFolder | None, batch_size: int
 ) -> Iterator[tuple[Item, Tensor | DataError]]:
     """Pixels (C, H, W) uint8 of each image in order, or why there are none."""
-    calls = ((_num_pixels(item.path), partial(_read, item, depth, channels)) for item in items)
+    calls = ((_num_pixels(item.path), partial(_read, item, depth)) for item in items)
     return read_ahead(calls, batch_size)
 
 
@@ -81,29 +82,16 @@ def read_ahead(calls: Iterable[tuple[int, Callable[[], T]]], most: int) -> Itera
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(item: Item, depth: Path | None, channels: int) -> tuple[Item, Tensor | DataError]:
+def _read(item: Item, depth: DepthFolder | None) -> tuple[Item, Tensor | DataError]:
     try:
         image = read_image(item.path, upright=True)
         if depth is None:
             return item, image
-        path = _depth_file(item, depth)
-        further = read_depth(path) if channels == 4 else read_image(path, upright=True)
+        path, further = depth.read(item)
         check_size(path, further, item.path, image)
         return item, torch.cat([image, further])
     except DataError as error:
         return item, error
-
-
-def _depth_file(item: Item, depth: Path) -> Path:
-    """The file of equal stem, in the same folder below `depth` or in `depth` itself."""
-    inside = depth / item.path.relative_to(item.root).parent
-    for folder in dict.fromkeys((inside, depth)):
-        found = [path for suffix in sorted(IMAGE_SUFFIXES) if (path := folder / f"{item.path.stem}{suffix}").is_file()]
-        if len(found) > 1:
-            raise DataError(f"'{found[0]}' and '{found[1].name}' both fit '{item.path}'; remove or rename one")
-        if found:
-            return found[0]
-    raise DataError(f"image '{item.path}' has no depth '{inside / item.path.stem}.*'; add it or leave the image out")
 
 
 def _num_pixels(path: Path) -> int:

@@ -10,6 +10,7 @@ from hs3seg.builders import load_trained, make_protocol, make_runtime
 from hs3seg.engine import Reporter, forward_by
 from hs3seg.engine.tiles import Tiling
 from hs3seg.errors import ConfigError, DataError, NetworkError
+from hs3seg.pipeline.predict.depth import DepthFolder
 from hs3seg.pipeline.predict.inputs import Item, find_items
 from hs3seg.pipeline.predict.outputs import Outputs
 from hs3seg.pipeline.predict.predictor import Done, Predictor
@@ -56,8 +57,9 @@ def predict_step(
             `memory_gib` is not looked at. None = as the memory asks for.
         overlap: Of tiles, in pixels; None = 128, or a quarter of a small tile.
         memory_gib: Bound of the working memory.
-        depth: Folder of the fourth channel's images (8 bit), or of HHA images for a network of six channels, each with
-            its image's stem and in the same place below it, or in it.
+        depth: Folder of depth files, or of HHA images for a network of six channels, each with its image's stem and in
+            the same place below it, or in it. 8 bits are the fourth channel itself; others mean what the config of the
+            training says: disparities of Cityscapes, `data.depth_unit` of NYU-Depth-v2 (also as an override).
         ids: Value of every class in `index` files, e.g. the label ids of Cityscapes; None = class ids.
         skip_existing: Leave out what has its results already, e.g. of an interrupted prediction.
         protocol: Makes another forward pass of the network; None = by the config's `[evaluation]`: its scales, mirrored
@@ -71,7 +73,8 @@ def predict_step(
 
     Raises:
         ConfigError: an option is unknown or out of range.
-        DataError: an input does not exist, none is found, or results would overwrite each other or an input.
+        DataError: an input does not exist, none is found, results would overwrite each other or an input, or the unit
+            of depth files cannot be found out.
         NetworkError: depth is missing, or the network takes none.
     """
     _check_options(batch_size, memory_gib)
@@ -81,7 +84,9 @@ def predict_step(
     trained = load_trained(weights, overrides)
     outputs = Outputs(out, output, trained.taxonomy, ids)
     items = find_items(inputs, out, outputs.results)
-    _check_depth(weights, trained.config.network.name, len(trained.mean), depth, items)
+    channels = len(trained.mean)
+    _check_depth(weights, trained.config.network.name, channels, depth, items)
+    further = None if depth is None else DepthFolder(depth, channels, trained.config.data, items)
     runtime = make_runtime(trained.config)
     segmenter = Segmenter(
         trained,
@@ -92,9 +97,11 @@ def predict_step(
         protocol=protocol or forward_by(make_protocol(trained.config.evaluation)),
     )
     reporter = Reporter(enabled=runtime.is_main)
+    if further is not None and further.note:
+        reporter.say(further.note)
     done = Done()
     own = items[runtime.rank :: runtime.world_size]
-    predictor = Predictor(segmenter, outputs, done, batch_size, depth, skip_existing)
+    predictor = Predictor(segmenter, outputs, done, batch_size, further, skip_existing)
     with torch.inference_mode():
         predictor.run(own, reporter)
     return _gathered(runtime.gather([done]), reporter)

@@ -265,3 +265,30 @@ def test_reader_with_ids_of_its_own_is_taken_at_its_word(zoo: Zoo, tmp_path: Pat
     diagnosis = examine({"train": NYUv2(root, "train", labels="40")})
     (finding,) = (finding for finding in diagnosis.findings if finding.severity == "error")
     assert (finding.kind, Path(finding.file).stem, finding.place) == ("unknown-id", "003", Place(60, 40, 12, 10))
+
+
+def test_one_class_is_not_enough(tmp_path: Path) -> None:
+    masks = tmp_path / "masks" / "train"
+    masks.mkdir(parents=True)
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "images" / "train" / "x.png")
+    painted = np.zeros((20, 30, 3), np.uint8)
+    painted[5:15, 5:15] = 255
+    Image.fromarray(painted).save(masks / "x.png")
+    opened = open_folder(tmp_path, ["train"], Taxonomy(("front",), ((255, 255, 255),)))
+    diagnosis = examine(opened.datasets, before=opened.findings)
+    (found,) = by_kind(diagnosis, "one-class")
+    assert (found.severity, found.split) == ("error", "train")
+    assert "'front' is the only class" in found.message
+    assert "background" in found.remedy
+
+
+def test_a_list_of_images_beside_folders_is_not_read_as_pairs(zoo: Zoo) -> None:
+    split = next(iter(CLEAN))
+    images = sorted((zoo.root / "images" / split).iterdir())
+    assert images
+    (zoo.root / f"{split}.txt").write_text("".join(f"./images/{split}/{path.name}\n" for path in images))
+    assert diagnose(zoo).errors == 0
+    next((zoo.root / "masks" / split).iterdir()).unlink()
+    assert [finding.kind for finding in diagnose(zoo).findings if finding.severity == "error"] == ["image-without-mask"]

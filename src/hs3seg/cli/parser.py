@@ -231,7 +231,9 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     predict.add_argument("--tile", nargs=2, type=int, metavar=("H", "W"), help="cut larger images; default: by memory")
     predict.add_argument("--overlap", type=int, help="of tiles, pixels")
     predict.add_argument("--memory_gib", type=float, default=4.0, help="bound of the working memory (default: 4)")
-    predict.add_argument("--depth", help="RGB-D networks: folder of depth or HHA images with equal names, in the unit of the training")
+    predict.add_argument(
+        "--depth", help="RGB-D networks: folder of depth or HHA images with equal names, in the training's unit"
+    )
     predict.add_argument("--ids", metavar="LIST", help="ids that index files hold, one per class, with commas")
     predict.add_argument("--skip_existing", action="store_true", help="leave out what has its results already")
 

@@ -105,8 +105,9 @@ class OnlineLoss(HierarchicalLoss):
 
     def terms(self, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         """As of `HierarchicalLoss`; a stage's value is that of its groups, whatever its probe learns."""
+        labels = labels.long()
         if self.training and torch.is_grad_enabled() and self.settings.source == "training":
-            self._count(outputs, labels.long())
+            self._count(outputs, labels)
         merged = {}
         for number, stage in enumerate(self.plan.stage_names):
             grouping = self._groupings[number]

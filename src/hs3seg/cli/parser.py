@@ -66,9 +66,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     )
     compare.add_argument("config", nargs="?", help="a TOML file")
     compare.add_argument("--arms", metavar="LIST", help="with commas; default: the config's")
-    compare.add_argument(
-        "--seeds", default="3", metavar="N", help="how many, from 0 on, or a list: 0,1,2 (default: 3)"
-    )
+    compare.add_argument("--seeds", default="3", metavar="N", help="how many, from 0 on, or a list: 0,1,2 (default: 3)")
     compare.add_argument("--out", metavar="DIR", help="folder of the comparison; default: runs/NAME-compare")
     compare.add_argument(
         "--against", metavar="ARM", default="", help="arm that the others are compared with; default: deep_supervision"

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hs3seg.report.canvas import Canvas, Point
-from hs3seg.report.figure import Axes, Figure, place_label
+from hs3seg.report.canvas import Canvas, text_width
+from hs3seg.report.figure import Axes, Figure, label_column
 from hs3seg.report.load import Run
 from hs3seg.report.markup import arm_title, number, percent
 from hs3seg.report.theme import stage_colour
 
-_PANEL = (430.0, 340.0)  # width, height
+_PLOT, _HEIGHT = 290.0, 340.0  # width of a panel's plot, height of the figure
+_LEFT, _GAP = 54.0, 26.0  # of the plot: for its axis, and between the last point and the labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,11 @@ def cost_figure(points: Sequence[CostPoint], size: Sequence[int] = ()) -> Figure
     if len({round(point.gmacs, 9) for point in points}) < 2:
         return None
     splits = list(dict.fromkeys(split for point in points for split in point.miou))
-    canvas = Canvas(_PANEL[0] * len(splits), _PANEL[1])
+    labels = max(text_width(point.name, 12, bold=True) for point in points)
+    panel = _LEFT + _PLOT + _GAP + labels + 24
+    canvas = Canvas(panel * len(splits), _HEIGHT)
     for index, split in enumerate(splits):
-        _panel(canvas, index * _PANEL[0], split, [p for p in points if split in p.miou], stage_colour(index), _of(size))
+        _panel(canvas, index * panel, split, [p for p in points if split in p.miou], stage_colour(index), _of(size))
     words = "; ".join(f"{p.name} {p.gmacs:.3g} GMACs" for p in points)
     return Figure("miou-gmacs", canvas, f"mIoU against cost at inference: {words}", natural=True)
 
@@ -67,19 +70,17 @@ def _panel(canvas: Canvas, left: float, split: str, points: list[CostPoint], col
     margin = max(0.005, 0.25 * (high - low))
     axes = Axes(
         canvas,
-        *(left + 54, 34, _PANEL[0] - 74, _PANEL[1] - 82),
-        x=(0, 1.25 * max(point.gmacs for point in points)),
+        *(left + _LEFT, 34, _PLOT, _HEIGHT - 82),
+        x=(0, 1.05 * max(point.gmacs for point in points)),
         y=(max(0.0, low - margin), min(1.0, high + margin)),
     )
-    canvas.text(left + 54, 14, split, colour, 13, bold=True)
+    canvas.text(left + _LEFT, 14, split, colour, 13, bold=True)
     axes.frame(f"GMACs at inference{size}", "mIoU, %", percent=True)
-    taken: list[Point] = [axes.place(point.gmacs, point.miou[split]) for point in points for _ in range(4)]
-    # The best first: where two lie close together the upper one gets the label above.
-    for point in sorted(points, key=lambda point: -point.miou[split]):
-        place = axes.place(point.gmacs, point.miou[split])
+    places = {point.name: axes.place(point.gmacs, point.miou[split]) for point in points}
+    label_column(canvas, left + _LEFT + _PLOT + _GAP, (34, _HEIGHT - 48), places, colour)
+    for point in points:
         title = f"{point.name}, {split}: {percent(point.miou[split])} % at {point.gmacs:.3g} GMACs"
-        canvas.disc(*place, 5, colour, title=title)
-        place_label(canvas, place, point.name, colour, taken)
+        canvas.disc(*places[point.name], 5, colour, title=title)
 
 
 def _of(size: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
 """A figure of the page, and the axes that several of them share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hs3seg.report.canvas import Canvas, Point, text_width
@@ -125,3 +125,39 @@ def place_label(canvas: Canvas, point: Point, text: str, colour: str, taken: lis
     _, left, y = min(options, key=lambda option: option[0])
     canvas.text(left + 2, y, text, colour, 12, bold=True, halo=True)
     taken += [(left + width * i / 12, y + dy) for i in range(13) for dy in (-6.0, 0.0, 6.0)] * 5
+
+
+def label_column(
+    canvas: Canvas, left: float, heights: tuple[float, float], places: Mapping[str, Point], colour: str
+) -> None:
+    """Writes the labels of points one below the other, each joined to its point by a thin line.
+
+    Args:
+        canvas: Drawn on.
+        left: Where the labels begin.
+        heights: Top and bottom of the column; it grows beyond the bottom where the labels need more room.
+        places: Label -> its point; labels keep the points' order from top to bottom.
+        colour: Of the labels.
+    """
+    order = sorted(places, key=lambda label: (places[label][1], -places[label][0]))
+    lines = spread([places[label][1] for label in order], heights, 18.0)
+    for label, y in zip(order, lines, strict=True):
+        x, height = places[label]
+        canvas.line([(x, height), (left - 12, y), (left - 3, y)], "faint", 1)
+        canvas.text(left, y, label, colour, 12, bold=True)
+
+
+def spread(wanted: Sequence[float], bounds: tuple[float, float], apart: float) -> list[float]:
+    """Sorted positions, moved as little as may be so that neighbours are at least `apart`.
+
+    They stay within the bounds, as far as there is room; what does not fit goes beyond the upper one.
+    """
+    found: list[float] = []
+    for value in wanted:
+        found.append(max(value, found[-1] + apart if found else bounds[0]))
+    limit = bounds[1]
+    for index in range(len(found) - 1, -1, -1):
+        lowest = bounds[0] + index * apart
+        found[index] = max(min(found[index], limit), lowest)
+        limit = found[index] - apart
+    return found

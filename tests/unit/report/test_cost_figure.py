@@ -2,9 +2,13 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from hs3seg.report.canvas import text_width
 from hs3seg.report.cost import CostPoint, cost_figure
+from hs3seg.report.figure import spread
 
 POINTS = [
     CostPoint("Plain", 2.0, {"val": 0.60, "test": 0.50}),
@@ -31,7 +35,35 @@ def test_better_is_higher_and_dearer_is_further_right():
     figure = cost_figure(POINTS)
     assert figure is not None
     discs = [shape for shape in figure.canvas._shapes if type(shape).__name__ == "_Disc"]
-    fuse, plain = discs[0], discs[1]  # on val, the best first
+    plain, fuse = discs[0], discs[1]  # on val
     assert fuse.x > plain.x
     assert fuse.y < plain.y
     assert fuse.x - 54 == pytest.approx(2 * (plain.x - 54))  # the axis begins at 0
+
+
+def test_labels_of_many_networks_at_one_cost_overlap_neither_each_other_nor_the_next_panel():
+    names = ["HRNetv2-w18, no supervision", "HRNetv2-w18, deep supervision", "HRNetv2-w18, HS3"]
+    points = [CostPoint(name, 0.8, {"val": 0.59 + i / 1e4, "test": 0.44}) for i, name in enumerate(names)]
+    figure = cost_figure([*points, CostPoint("HRNetv2-w18-OCR", 1.5, {"val": 0.56, "test": 0.47})])
+    assert figure is not None
+    labels = [shape for shape in figure.canvas._shapes if getattr(shape, "text", None) in [*names, "HRNetv2-w18-OCR"]]
+    assert len(labels) == 8
+    for index, one in enumerate(labels):
+        panel = index // 4
+        assert one.x + text_width(one.text, 12, bold=True) < (panel + 1) * figure.canvas.width / 2
+        for other in labels[4 * panel : index]:
+            assert abs(one.y - other.y) >= 17.9
+
+
+@given(
+    st.lists(st.floats(0, 300), min_size=1, max_size=12).map(sorted),
+    st.integers(1, 18),
+)
+def test_spread_positions_keep_their_order_their_distance_and_the_bounds(wanted, apart):
+    found = spread(wanted, (10.0, 290.0), apart)
+    assert all(b - a >= apart - 1e-9 for a, b in zip(found, found[1:], strict=False))
+    assert min(found) >= 10 - 1e-9
+    assert max(found) <= 290 + 1e-9
+    within = all(10 <= value <= 290 for value in wanted)
+    if within and all(b - a >= apart for a, b in zip(wanted, wanted[1:], strict=False)):
+        assert found == pytest.approx(wanted)

@@ -77,7 +77,7 @@ def test_a_study_is_paired_shared_and_resumed(tmp_path: Path, hs3: Call) -> None
     shutil.rmtree(runs)
 
 
-def test_studies_of_one_setting_share_its_trainings(tmp_path: Path, hs3: Call) -> None:
+def test_studies_of_one_setting_share_its_trainings(tmp_path: Path, hs3: Call, fails: Fails) -> None:
     common = ["--small", "--dry-run", "--runs", tmp_path, "--train.threads", "1"]
     hs3("reproduce", "fig2", *common)
     folder = tmp_path / "dry" / "nyuv2-small" / "seed-0"
@@ -93,6 +93,18 @@ def test_studies_of_one_setting_share_its_trainings(tmp_path: Path, hs3: Call) -
     assert all(later <= earlier for a, b in itertools.pairwise(sizes) for earlier, later in zip(a, b, strict=True))
     page = hs3("reproduce", "table5", *common, "--page")
     assert page["arms"] == found["arms"]
+    compared = found["comparisons"]["nyuv2-small"]["test"]
+    # Who shares a training would be counted twice.
+    assert set(compared) == {arm for arm, own in found["arms"].items() if own["0"]["trained_as"] == arm}
+    assert "theta-0" not in compared
+    error = fails("reproduce", "table5", *common, "--page", "--train.epochs", "9")
+    assert "seed-0 was trained by other values of train.epochs; give the same ones" in error
+    hs3("reproduce", "fig2", *common, "--seeds", "1")
+    (folder.parent / "seed-1" / "config.toml").write_text(
+        (folder.parent / "seed-1" / "config.toml").read_text().replace("epochs = ", "epochs = 1")
+    )
+    error = fails("reproduce", "table5", *common, "--seeds", "0")  # not after hours of training
+    assert "seed-1 was trained by other values of train.epochs" in error
 
 
 def test_a_study_goes_on_from_kept_numbers(tmp_path: Path, hs3: Call) -> None:

@@ -23,7 +23,8 @@ class OnlinePlan:
         warmup: Share of the training with all classes, 0..1.
         interval: Share of the training between two analyses, above 0, at most 1; at least one epoch.
         momentum: Share of the earlier counts that is kept at each analysis, 0..1 (1 = all of them).
-        patience: So many analyses in a row must differ from a stage's groups before these are changed, at least 1.
+        patience: So many analyses in a row must differ from a stage's groups, and agree with each other, before these
+            are changed, at least 1.
         similarity: Adjusted Rand index, 0..1, from which on two groupings do not count as different.
         source: Where stages are measured: on the `training` batches as they come, or by passes over a `held_out` split.
         order: `chosen` = the number of groups is chosen by the trade-off at every analysis; `coarse_to_fine` = it grows

@@ -35,7 +35,8 @@ class RunningGroups:
         self.groupings = {stage: Grouping.identity(count) for stage in stages}
         self.history: list[dict[str, Any]] = []
         self._counts = {name: np.zeros((count, count), np.int64) for name in (*stages, "final")}
-        self._differing = dict.fromkeys(stages, 0)  # analyses in a row that proposed other groups
+        # Other groups that the last analyses proposed, and how many in a row proposed these or such as are alike.
+        self._rivals: dict[str, tuple[Grouping, int]] = {}
         self._first_sizes: dict[str, int] = {}
 
     def due(self, progress: float) -> bool:
@@ -101,17 +102,25 @@ class RunningGroups:
         return curve.groupings[min(curve.sizes, key=lambda k: (abs(k - wanted), k))]
 
     def _consider(self, stage: str, proposal: Grouping) -> dict[str, Any]:
-        """Adopts the first proposal, one of another scheduled size, or one after enough others that differed, too."""
+        """Adopts the first proposal, one of another scheduled size, or one that enough analyses in a row agree on.
+
+        Analyses that differ from the groups in use and from each other are noise: many groupings may be as good.
+        """
         current = self.groupings[stage]
         alike = adjusted_rand(current, proposal)
-        same = current == proposal
         settings = self.settings
-        self._differing[stage] = self._differing[stage] + 1 if alike < settings.similarity else 0
+        in_a_row = 0
+        if alike < settings.similarity:
+            rival, times = self._rivals.get(stage, (proposal, 0))
+            in_a_row = times + 1 if adjusted_rand(rival, proposal) >= settings.similarity else 1
+            self._rivals[stage] = proposal, in_a_row
+        else:
+            self._rivals.pop(stage, None)
         scheduled = settings.order == "coarse_to_fine" and current.num_groups != proposal.num_groups
-        adopted = not same and (not self.history or scheduled or self._differing[stage] >= settings.patience)
+        adopted = current != proposal and (not self.history or scheduled or in_a_row >= settings.patience)
         if adopted:
             self.groupings[stage] = proposal
-            self._differing[stage] = 0
+            self._rivals.pop(stage, None)
         return {
             "proposed": [list(group) for group in proposal.groups],
             "similarity": alike,
@@ -124,7 +133,7 @@ class RunningGroups:
         return {
             "groupings": {stage: list(grouping.assignment) for stage, grouping in self.groupings.items()},
             "counts": {name: counts.copy() for name, counts in self._counts.items()},
-            "differing": dict(self._differing),
+            "rivals": {stage: (list(rival.assignment), times) for stage, (rival, times) in self._rivals.items()},
             "first_sizes": dict(self._first_sizes),
             "history": list(self.history),
         }
@@ -133,5 +142,7 @@ class RunningGroups:
         """Goes on where `memory` was asked for."""
         self.groupings = {stage: Grouping.from_labels(labels) for stage, labels in memory["groupings"].items()}
         self._counts = {name: np.asarray(counts, np.int64) for name, counts in memory["counts"].items()}
-        self._differing, self._first_sizes = dict(memory["differing"]), dict(memory["first_sizes"])
+        rivals = memory["rivals"].items()
+        self._rivals = {stage: (Grouping.from_labels(labels), times) for stage, (labels, times) in rivals}
+        self._first_sizes = dict(memory["first_sizes"])
         self.history = list(memory["history"])

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from hs3seg.analysis import Knee, SupervisionPlan
+from hs3seg.analysis import Comparison, Knee, SupervisionPlan
+from hs3seg.report.comparison_words import HEAD, SplitComparison, scores_rows, sentence
 from hs3seg.report.markup import in_sentence
 
 
@@ -128,26 +129,18 @@ def evaluation(result: dict[str, Any]) -> None:
 
 
 def comparison(result: dict[str, Any]) -> None:
-    """Arms over seeds, with intervals."""
+    """Arms over seeds, with intervals, and what these allow to say."""
     console = _console()
     for split, arms in result["comparisons"].items():
-        reference = result["reference"][split]
+        found = SplitComparison(split, result["reference"][split], {a: Comparison(**v) for a, v in arms.items()}, {})
         table = Table(title=split)
-        for head in ("arm", "seeds", "mIoU %", "difference", "interval", "sign test p"):
-            table.add_column(head, justify="left" if head == "arm" else "right")
-        for arm, values in arms.items():
-            mean = sum(values["values"]) / len(values["values"])
-            difference = 100 * sum(values["differences"]) / len(values["differences"])
-            low_high = values["interval"]
-            table.add_row(
-                in_sentence(arm),
-                str(len(values["seeds"])),
-                _percent(mean),
-                "reference" if arm == reference else f"{difference:+.1f}",
-                f"{100 * low_high[0]:+.1f} to {100 * low_high[1]:+.1f}" if low_high else "-",
-                "" if arm == reference else f"{values['sign_p']:.2f}",
-            )
+        for head in HEAD:
+            table.add_column(head, justify="left" if head == HEAD[0] else "right")
+        for row in scores_rows(found):
+            table.add_row(*row)
         console.print(table)
+        for one in found.others.values():
+            console.print(sentence(found, one))
     console.print(f"report: {result['report']}", soft_wrap=True)
 
 

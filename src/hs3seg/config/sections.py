@@ -96,7 +96,7 @@ class OnlineConfig(Section):
         0.5, description="share of the earlier counts kept at each analysis"
     )
     patience: Annotated[int, Field(ge=1)] = Field(
-        2, description="analyses in a row that must differ from a stage's groups before these change"
+        2, description="analyses in a row that must differ from a stage's groups, and agree, before these change"
     )
     similarity: Annotated[float, Field(ge=0, le=1)] = Field(
         0.95, description="adjusted Rand index from which on groupings do not count as different"

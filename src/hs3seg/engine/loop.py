@@ -24,7 +24,7 @@ from hs3seg.engine.progress import Reporter
 from hs3seg.engine.runlog import RunLog
 from hs3seg.engine.runtime import Runtime
 from hs3seg.engine.weights import hash_weights, load_state, save_state, save_weights
-from hs3seg.errors import CheckpointError, TrainingError
+from hs3seg.errors import CheckpointError, TrainingError, reason_of
 from hs3seg.files import read_json, write_json
 from hs3seg.nn import HierarchicalLoss, Supervised
 
@@ -49,6 +49,7 @@ class Job:
         seed: Of dropout.
         evaluate: Called every `settings.evaluate_every` epochs; returns values for the log.
         measure: Gives a held-out split's confusion matrices, for losses that follow them (single-phase HS3).
+        commit: Of the sources that train; train.json lists those of all processes that took part.
     """
 
     model: Supervised
@@ -64,6 +65,7 @@ class Job:
     seed: int = 0
     evaluate: EvaluateNow | None = None
     measure: Callable[[nn.Module], Mapping[str, NDArray[Any]]] | None = None
+    commit: str | None = None
 
 
 def finished(job: Job) -> bool:
@@ -102,6 +104,7 @@ class _Training:
         self.prepared, self.optimizer = runtime.prepare(self.model, optimizer)
         self.step = 0
         self.seconds = 0.0  # of training alone, without evaluations on the way
+        self.commits = [job.commit] if job.commit else []
         self.counted = self.saved = time.monotonic()
         self.logged = (0, 0.0)  # step and seconds of the last line of the log
         self.per_epoch = job.loader.batches_per_epoch
@@ -289,6 +292,7 @@ class _Training:
                 "identity": dict(self.job.identity),
                 "step": self.step,
                 "seconds": self.seconds,
+                "commits": self.commits,
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict() if self.average is not None else None,
                 "optimizer": self.optimizer.state_dict(),
@@ -308,13 +312,13 @@ class _Training:
                 self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(f"{self._state_path}: does not fit this network ({reason})") from None
+            raise CheckpointError(f"{self._state_path}: does not fit this network ({reason_of(error)})") from None
         if self.runtime.accelerator.scaler is not None and state["scaler"]:
             self.runtime.accelerator.scaler.load_state_dict(state["scaler"])
         if loss := state.get("loss"):
             self.loss.restore(loss)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        self.commits = list(dict.fromkeys([*state.get("commits", []), *self.commits]))
         self.logged = (self.step, self.seconds)
         self.reporter.say(f"{self.job.label}: goes on at step {self.step} of {self.total}")
 
@@ -345,6 +349,7 @@ class _Training:
                 "epochs": self.settings.epochs,
                 "images_per_second": round(self.step * self.settings.batch_size / max(self.seconds, 1e-9), 3),
                 "weights_sha256": hash_weights(self._result()),
+                "commits": self.commits,
                 **facts,
             }
             write_json(self.job.folder / "train.json", result)

@@ -15,6 +15,7 @@ from hs3seg.config.sections import ArmName
 from hs3seg.errors import ConfigError, RunFolderError, nearest
 from hs3seg.files import read_json, write_json
 from hs3seg.pipeline.arms import needs_phase_one
+from hs3seg.pipeline.kept import commits_under
 from hs3seg.pipeline.run import run
 from hs3seg.pipeline.scores import compare_evaluations
 from hs3seg.pipeline.steps import open_session
@@ -102,7 +103,7 @@ def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") 
     results = {
         "name": name,
         "command": command,
-        "commit": ", ".join(sorted({str(run.facts.get("commit")) for run in runs.values()})),
+        "commit": commits_under(started[seed] for seed in found),
         "reference": {c.split: c.reference for c in compared},
         "splits": splits,
         "arms": _by_arm(found, splits),

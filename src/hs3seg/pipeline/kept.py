@@ -6,7 +6,7 @@ One JSON file per training: KEEP/SETTING/seed-S/NAME.json, and phase_one.json fo
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _TEXTS = ("plan.toml", "groups.toml")
 _ANALYSIS: Mapping[str, type] = {"confusion": np.int64, "embeddings": np.float64}
 
 
-def store(run: Path, name: str, target: Path, fingerprint: str, commit: str | None) -> bool:
+def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
     """Keeps the numbers of one training, if it is finished and evaluated.
 
     Args:
@@ -31,7 +31,6 @@ def store(run: Path, name: str, target: Path, fingerprint: str, commit: str | No
         name: Of an arm, or `phase_one`.
         target: The file.
         fingerprint: Of the run's config.
-        commit: Of the sources that it was trained by.
 
     Returns:
         Whether there was something new to keep.
@@ -51,11 +50,16 @@ def store(run: Path, name: str, target: Path, fingerprint: str, commit: str | No
         target,
         {
             "fingerprint": fingerprint,
-            "commit": commit,
+            "commit": ", ".join(commits_of(folder, run)) or None,
             "train": read_json(folder / "train.json"),
             "texts": {file: (folder / file).read_text(encoding="utf-8") for file in _TEXTS if (folder / file).exists()},
             "groups": _regrouped(folder / "log.jsonl"),
             "evaluations": evaluations,
+            "protocols": {
+                path.name: {file.stem.removeprefix("evaluation-"): read_json(file) for file in _evaluations(path)}
+                for path in sorted(folder.iterdir())
+                if path.is_dir() and _evaluations(path)
+            },
             "confusions": {split: _matrices(folder / f"confusion-{split}.npz") for split in evaluations},
             "analysis": analysis,
         },
@@ -113,17 +117,33 @@ def is_complete(folder: Path, splits: Sequence[str]) -> bool:
     return (folder / "train.json").exists() and all((folder / f"evaluation-{split}.json").exists() for split in splits)
 
 
-def commit_of(folder: Path, run: Path) -> str:
-    """Of the sources that trained what is in an arm folder."""
-    file = folder / _MARK
-    facts = json.loads((file if file.exists() else run / "run.json").read_text(encoding="utf-8"))
-    return str(facts.get("commit"))
+def commits_of(folder: Path, run: Path) -> list[str]:
+    """Of the sources that trained what is in an arm folder, or in that of phase one; several after a resume.
+
+    Early trainings do not tell; then it is the commit that their numbers were kept with, or that the run began with.
+    """
+    told: list[str] = read_json(folder / "train.json").get("commits", [])
+    if told:
+        return told
+    mark = folder / _MARK
+    commit = read_json(mark if mark.exists() else run / "run.json").get("commit")
+    return str(commit).split(", ") if commit else []
+
+
+def commits_under(runs: Iterable[Path]) -> str:
+    """Of all finished trainings in some run folders; several with commas."""
+    trained = [(file.parent, run) for run in runs for file in run.glob("arms/*/train.json")]
+    trained += [(run / PHASE_ONE, run) for run in runs if (run / PHASE_ONE / "train.json").exists()]
+    return ", ".join(sorted({commit for folder, run in trained for commit in commits_of(folder, run)}))
 
 
 def _write(run: Path, folder: Path, values: Mapping[str, Any]) -> None:
     for split, evaluation in values["evaluations"].items():
         write_json(folder / f"evaluation-{split}.json", evaluation)
         _save(folder / f"confusion-{split}.npz", values["confusions"][split], np.int64)
+    for protocol, evaluations in values.get("protocols", {}).items():
+        for split, evaluation in evaluations.items():
+            write_json(folder / protocol / f"evaluation-{split}.json", evaluation)
     for stem, arrays in values["analysis"].items():
         _save(run / "analysis" / f"{stem}.npz", arrays, _ANALYSIS[stem])
     folder.mkdir(parents=True, exist_ok=True)

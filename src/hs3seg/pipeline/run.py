@@ -1,7 +1,5 @@
 """A whole run: train -> analyze -> plan -> train -> evaluate -> report, skipping what is there."""
 
-import functools
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ from hs3seg.engine import Runtime
 from hs3seg.errors import RunFolderError
 from hs3seg.files import is_unfinished, read_json, write_json
 from hs3seg.pipeline.arms import Setting, arm_epochs, arm_plan, arm_split
+from hs3seg.pipeline.source import source_commit
 from hs3seg.pipeline.steps import (
     evaluate_step,
     is_evaluated,
@@ -127,23 +126,6 @@ def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str,
     if runtime.is_main:
         write_json(marker, facts)
     return facts
-
-
-@functools.cache
-def source_commit() -> str | None:
-    """Commit of the checkout that this package runs from, with a + if files differ; None if it is no checkout.
-
-    Asked once, at the start of a run: what this process has loaded stays, whatever is committed while it trains.
-    """
-    here = Path(__file__).resolve().parent
-    try:
-        head = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            ["git", "-C", here, "status", "--porcelain", "."], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def _results(

@@ -41,6 +41,7 @@ from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished
 from hs3seg.errors import ConfigError
 from hs3seg.files import read_json, write_atomically, write_json
 from hs3seg.nn import count_cost
+from hs3seg.pipeline.source import source_commit
 from hs3seg.taxonomy import Taxonomy
 
 
@@ -121,6 +122,7 @@ def train_step(
         seed=config.seed,
         evaluate=watched,
         measure=_held_out(session, mean.tolist(), std.tolist()) if held_out else None,
+        commit=source_commit(),
     )
     if finished(job):
         reporter.say(f"{job.label}: already done")

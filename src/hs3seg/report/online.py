@@ -58,7 +58,7 @@ def history_words(arm: Arm) -> str:
     if settings is not None and settings.order == "coarse_to_fine":
         return words + " The number of groups grows from the first choice to all classes at the end."
     patience = settings.patience if settings is not None else 1
-    return words + f" A change has to be proposed {patience} times in a row." if patience > 1 else words
+    return words + f" {patience} analyses in a row have to agree on a change." if patience > 1 else words
 
 
 def _series(arm: Arm, stage: str) -> list[tuple[float, int, int, bool]]:

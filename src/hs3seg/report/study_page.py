@@ -12,10 +12,10 @@ from PIL import Image
 from hs3seg.files import write_atomically
 from hs3seg.report.canvas import Canvas, text_width
 from hs3seg.report.comparison_section import Section, markdown_figure, markdown_table, split_section
-from hs3seg.report.comparison_words import SplitComparison, sentence
+from hs3seg.report.comparison_words import SplitComparison, p_value, sentence
 from hs3seg.report.document import document
 from hs3seg.report.figure import Axes, Figure, legend, ticks
-from hs3seg.report.markup import data_uri, definitions, escape, percent, table, tag
+from hs3seg.report.markup import data_uri, definitions, escape, percent, points, table, tag
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class StudyPage:
         facts: What was trained, by setting.
         links: Text -> address relative to the page.
         command: That made it.
+        others: Comparisons against other arms than the usual one, told in one table.
+        commits: Of the sources that trained, with commas.
     """
 
     title: str
@@ -77,6 +79,8 @@ class StudyPage:
     facts: Mapping[str, str]
     links: Mapping[str, str]
     command: str
+    others: Sequence[tuple[str, SplitComparison]] = ()
+    commits: str = ""
 
 
 def sweep_figure(
@@ -106,10 +110,10 @@ def sweep_figure(
     if paper and len(paper) > 1:
         panels.append(("paper", "stage0", {x: [value] for x, value in sorted(paper.items())}, {}))
     canvas = Canvas(430.0 * len(panels), 340)
-    for number, (title, colour, points, own_levels) in enumerate(panels):
-        seen = [v for values in points.values() for v in values] + list(own_levels.values())
+    for number, (title, colour, places_of, own_levels) in enumerate(panels):
+        seen = [v for values in places_of.values() for v in values] + list(own_levels.values())
         margin = max(0.002, 0.12 * (max(seen) - min(seen)))
-        places = sorted(points)
+        places = sorted(places_of)
         reach = 0.05 * (places[-1] - places[0])
         axes = Axes(
             canvas,
@@ -127,10 +131,10 @@ def sweep_figure(
             entries.append((f"{level} {percent(value)}", shade))
         if entries:
             legend(canvas, 430.0 * number + 110, 14, 430.0 * (number + 1) - 10, entries)
-        means = [(x, float(np.mean(points[x]))) for x in places]
+        means = [(x, float(np.mean(places_of[x]))) for x in places]
         canvas.line([axes.place(*pair) for pair in means], colour, 2)
         for x in places:
-            for value in points[x] if len(points[x]) > 1 else []:
+            for value in places_of[x] if len(places_of[x]) > 1 else []:
                 canvas.disc(*axes.place(x, value), 3, "faint", title=f"{x:g}: {percent(value)} %")
         for x, mean in means:
             canvas.disc(*axes.place(x, mean), 5, colour, title=f"{x:g}: mean {percent(mean)} %")
@@ -223,6 +227,9 @@ def _html(page: StudyPage, compared: Sequence[tuple[str, Section]]) -> str:
         shown += "".join(picture.html() for picture in page.pictures)
         sections.append(f"<section><h2>Pictures</h2>{shown}</section>")
     sections += [f"<section><h2>{escape(title)}</h2>{section.html}</section>" for title, section in compared]
+    if page.others:
+        told = [[escape(cell) for cell in row] for row in _other_rows(page)]
+        sections.append(f"<section><h2>{_OTHERS}</h2>{table(_OTHERS_HEAD, told)}</section>")
     sections.append(f"<section><h2>What was trained</h2>{definitions(page.facts)}</section>")
     links = ", ".join(f'<a href="{escape(address)}">{escape(text)}</a>' for text, address in page.links.items())
     said = "".join(f"<li>{escape(line)}</li>" for line in findings(page))
@@ -230,9 +237,30 @@ def _html(page: StudyPage, compared: Sequence[tuple[str, Section]]) -> str:
         tag("p", escape(page.question))
         + (tag("ul", said, class_="findings") if said else "")
         + (f"<p>Runs: {links}</p>" if links else "")
-        + f'<p class="note">{escape(page.command)}</p>'
+        + f'<p class="note">{escape(page.command)}{escape(_of_commits(page))}</p>'
     )
     return document(page.title, "hs3seg study", opening, f"<main>{''.join(sections)}</main>", kicker=page.source)
+
+
+_OTHERS = "Against other arms"
+_OTHERS_HEAD = ("", "arm", "against", "seeds", "difference", "interval", "p", "p, Holm")
+
+
+def _other_rows(page: StudyPage) -> list[list[str]]:
+    """A row per arm and split; p after Holm is of all arms that are compared with the same one on the same split."""
+    rows = []
+    for _, found in page.others:
+        for arm, c in found.others.items():
+            interval = "-" if c.interval is None else f"{points(c.interval[0])} to {points(c.interval[1])}"
+            told = [str(len(c.seeds)), points(c.difference), interval, p_value(c.p), p_value(c.adjusted_p)]
+            rows.append([found.where, found.title(arm), found.title(found.reference), *told])
+    return rows
+
+
+def _of_commits(page: StudyPage) -> str:
+    """Which sources trained."""
+    short = [commit[:7] + "+" * commit.endswith("+") for commit in page.commits.split(", ") if commit]
+    return f" (trained at commit {', '.join(short)})" if short else ""
 
 
 def _rows_title(page: StudyPage) -> str:
@@ -251,8 +279,13 @@ def _markdown(page: StudyPage, sections: Sequence[tuple[str, Section]], pictures
         lines += [f"![{picture.name}]({picture.name}.png)", "", picture.caption, ""]
     for title, section in sections:
         lines += [f"## {title}", "", *section.markdown]
+    if page.others:
+        lines += [f"## {_OTHERS}", "", *markdown_table(_OTHERS_HEAD, _other_rows(page)), ""]
     lines += ["## What was trained", "", *(f"- {name}: {what}" for name, what in page.facts.items()), ""]
-    lines += [f"Made by `{page.command}`. Arms of one seed share initial weights, data order and augmentation."]
+    lines += [
+        f"Made by `{page.command}`{_of_commits(page)}. Arms of one seed share initial weights, data order and"
+        " augmentation."
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -9,6 +9,8 @@ from hs3seg.taxonomy import Grouping
 NAMES = ("a", "b", "c", "d", "e", "f")
 PAIRS = Grouping.from_groups([[0, 1], [2, 3], [4, 5]], 6)
 OTHERS = Grouping.from_groups([[0, 2], [1, 3], [4, 5]], 6)
+THIRD = Grouping.from_groups([[0, 5], [1, 4], [2, 3]], 6)
+FOURTH = Grouping.from_groups([[0, 4], [1, 2], [3, 5]], 6)
 
 
 def confused(grouping: Grouping, pixels: int = 1000) -> NDArray[np.int64]:
@@ -68,6 +70,15 @@ def test_one_odd_analysis_changes_nothing_and_lasting_change_is_followed() -> No
     eager = running(patience=1)
     flips = [bool(eager.update(0.2 + 0.1 * n, counts(g))["changed"]) for n, g in enumerate([PAIRS, OTHERS, PAIRS])]
     assert flips == [True, True, True]
+
+
+def test_analyses_that_agree_neither_with_the_groups_nor_with_each_other_change_nothing() -> None:
+    groups = running(patience=2)
+    seen = [PAIRS, *[OTHERS, THIRD, FOURTH] * 4]
+    changes = [bool(groups.update(0.2 + 0.05 * n, counts(g))["changed"]) for n, g in enumerate(seen)]
+    assert changes == [True, *[False] * 12]
+    assert groups.groupings["early"] == PAIRS
+    assert groups.update(0.9, counts(FOURTH))["changed"] == ["early"]  # the second in a row
 
 
 def test_what_is_similar_enough_is_not_a_change() -> None:

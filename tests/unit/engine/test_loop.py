@@ -80,6 +80,28 @@ def test_the_state_is_saved_in_time_however_short_the_epochs(
     assert len(saved) > 2
 
 
+def test_the_result_names_the_sources_of_every_process_that_took_part(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_self: Any, _epoch: int, _log: Any) -> None:
+        raise KeyboardInterrupt
+
+    def part(commit: str, *, whole: bool) -> None:
+        with monkeypatch.context() as patch:
+            if not whole:
+                patch.setattr(_Training, "_start_epoch", stop)
+            training = _Training(dataclasses.replace(make_job(tmp_path), commit=commit), runtime, SILENT)
+            try:
+                training.run()
+            except KeyboardInterrupt:
+                training._save()
+
+    part("f00d", whole=False)
+    part("f00d", whole=False)
+    part("beef", whole=True)
+    assert json.loads((tmp_path / "train.json").read_text())["commits"] == ["f00d", "beef"]
+
+
 def test_every_second_of_training_is_counted_once(
     tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

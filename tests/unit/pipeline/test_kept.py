@@ -7,7 +7,7 @@ import pytest
 from hs3seg.analysis import load_confusions
 from hs3seg.analysis.confusion import load_embeddings
 from hs3seg.files import write_json
-from hs3seg.pipeline.kept import PHASE_ONE, add_facts, commit_of, is_complete, is_kept, restore, store
+from hs3seg.pipeline.kept import PHASE_ONE, add_facts, commits_of, commits_under, is_complete, is_kept, restore, store
 
 
 @pytest.fixture
@@ -16,9 +16,10 @@ def run(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     rng = np.random.default_rng(0)
     for name in ("arms/hs3", "arms/none", PHASE_ONE):
-        write_json(path / name / "train.json", {"identity": {"arm": name}})
+        write_json(path / name / "train.json", {"identity": {"arm": name}, "commits": ["f00d", "beef"]})
         (path / name / "plan.toml").write_text("name = 'x'\n")
     write_json(path / "arms/hs3/evaluation-val.json", {"miou": 0.5})
+    write_json(path / "arms/hs3/multi-scale/evaluation-val.json", {"miou": 0.6, "protocol": {"flip": True}})
     np.savez(path / "arms/hs3/confusion-val.npz", final=rng.integers(0, 2**40, (3, 3)), stage=np.eye(2, dtype=np.int64))
     (path / "arms/hs3/log.jsonl").write_text('{"event": "step"}\n{"event": "groups", "epoch": 2}\n')
     (path / "analysis").mkdir()
@@ -31,16 +32,18 @@ def run(tmp_path: Path) -> Path:
 
 def test_numbers_come_back_as_they_were(run: Path, tmp_path: Path) -> None:
     kept, other = tmp_path / "kept", tmp_path / "other"
-    assert store(run, "hs3", kept / "hs3.json", "abc", "f00d")
-    assert store(run, PHASE_ONE, kept / "phase_one.json", "abc", "f00d")
-    assert not store(run, "none", kept / "none.json", "abc", "f00d")  # not evaluated yet
-    assert not store(run, "hs3", kept / "hs3.json", "abc", "beef")  # kept already
+    assert store(run, "hs3", kept / "hs3.json", "abc")
+    assert store(run, PHASE_ONE, kept / "phase_one.json", "abc")
+    assert not store(run, "none", kept / "none.json", "abc")  # not evaluated yet
+    assert not store(run, "hs3", kept / "hs3.json", "abc")  # kept already
     assert restore(other, kept, "abc", ["val"], print) == ["hs3", PHASE_ONE]
     folder = other / "arms/hs3"
     assert is_complete(folder, ["val"])
     assert is_kept(folder)
     assert not is_kept(run / "arms/hs3")
-    assert commit_of(folder, other) == "f00d"
+    assert commits_of(folder, other) == ["f00d", "beef"]
+    again = json.loads((folder / "multi-scale" / "evaluation-val.json").read_text())
+    assert again == {"miou": 0.6, "protocol": {"flip": True}}
     for file in ("arms/hs3/confusion-val.npz", "analysis/confusion.npz"):
         with np.load(run / file) as one, np.load(other / file) as two:
             assert all(np.array_equal(one[key], two[key]) for key in one.files)
@@ -54,7 +57,7 @@ def test_numbers_come_back_as_they_were(run: Path, tmp_path: Path) -> None:
 
 def test_numbers_that_do_not_fit_stay_where_they_are(run: Path, tmp_path: Path) -> None:
     kept, other, said = tmp_path / "kept", tmp_path / "other", list[str]()
-    store(run, "hs3", kept / "hs3.json", "abc", None)
+    store(run, "hs3", kept / "hs3.json", "abc")
     assert restore(other, kept, "another", ["val"], said.append) == []
     assert "hs3.json: of other config values" in said[0]
     assert restore(other, kept, "abc", ["val", "test"], said.append) == []  # never seen on test
@@ -62,6 +65,22 @@ def test_numbers_that_do_not_fit_stay_where_they_are(run: Path, tmp_path: Path) 
     (other / "arms/hs3/state.pt").touch()
     assert restore(other, kept, "abc", ["val"], said.append) == []  # a training under way is not given up
     assert restore(other, tmp_path / "nowhere", "abc", ["val"], said.append) == []
+
+
+def test_early_trainings_name_the_commit_that_they_were_kept_with_or_that_the_run_began_with(
+    run: Path, tmp_path: Path
+) -> None:
+    kept, other = tmp_path / "kept", tmp_path / "other"
+    write_json(run / "arms/hs3/train.json", {"identity": {}})
+    write_json(run / "run.json", {"commit": "5eed"})
+    assert commits_of(run / "arms/hs3", run) == ["5eed"]
+    store(run, "hs3", kept / "hs3.json", "abc")
+    write_json(run / "run.json", {"commit": "1a7e"})
+    restore(other, kept, "abc", ["val"], print)
+    write_json(other / "run.json", {"commit": "1a7e"})
+    assert commits_of(other / "arms/hs3", other) == ["5eed"]
+    assert commits_under([other]) == "5eed"
+    assert commits_under([run]) == "1a7e, beef, f00d"
 
 
 def test_facts_are_added_to(tmp_path: Path) -> None:

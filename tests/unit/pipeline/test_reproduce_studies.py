@@ -4,11 +4,20 @@ from pathlib import Path
 import pytest
 
 from hs3seg.analysis import SupervisionPlan
+from hs3seg.builders.evaluation import make_protocol
 from hs3seg.data.planted import planted_grouping, planted_taxonomy
+from hs3seg.engine.protocol import PRESETS
 from hs3seg.errors import ConfigError
 from hs3seg.pipeline.reproduce import STUDIES
 from hs3seg.pipeline.reproduce.plans import same_training
-from hs3seg.pipeline.reproduce.settings import DRY, choose_settings, config_folder, setting_config
+from hs3seg.pipeline.reproduce.settings import (
+    DRY,
+    check_start,
+    choose_settings,
+    config_folder,
+    own_words,
+    setting_config,
+)
 from hs3seg.pipeline.reproduce.studies import find_study, find_version
 from hs3seg.pipeline.reproduce.study import Setting, Study, Version
 from hs3seg.taxonomies.camvid import CAMVID11
@@ -122,3 +131,33 @@ def test_equal_plans_share_a_training(tmp_path: Path) -> None:
     (tmp_path / "theta-75").mkdir()
     plan.save(tmp_path / "theta-75" / "plan.toml")
     assert same_training(tmp_path, "theta-75", plan) == "theta-75"  # begun already
+
+
+def test_an_override_may_be_for_one_setting_alone() -> None:
+    words = ["--a.b", "1", "--w18.train.epochs=3", "--w18-ocr.network.pretrained", "f.pth", "--c.d=2"]
+    assert own_words("w18", ["w18", "w18-ocr"], words) == ["--a.b", "1", "--train.epochs=3", "--c.d=2"]
+    assert own_words("w18-ocr", ["w18", "w18-ocr"], words) == ["--a.b", "1", "--network.pretrained", "f.pth", "--c.d=2"]
+    assert own_words("hms", ["hms"], ["--last"]) == ["--last"]
+
+
+def test_networks_whose_start_weights_no_library_has_are_not_trained_without() -> None:
+    for study, name in (("table2", "nyuv2-sagate"), ("table3", "cityscapes-wrn38")):
+        version = find_version(STUDIES[study], small=False)
+        setting = next(setting for setting in version.settings if setting.name == name)
+        with pytest.raises(ConfigError, match=f"{name}.network.pretrained FILE"):
+            check_start(setting, setting_config(setting, CONFIGS, ()), ())
+        for value in ("false", "weights.pth"):
+            words = ["--network.pretrained", value]
+            check_start(setting, setting_config(setting, CONFIGS, words), words)
+    for study in STUDIES.values():  # all others have theirs from timm, or are small
+        for setting in (study.full or study.small).settings:
+            config = setting_config(setting, CONFIGS, ())
+            assert config.network.pretrained or setting.starts_from or study.full is None
+
+
+def test_sagate_is_looked_at_as_its_code_does() -> None:
+    setting = next(s for s in find_version(STUDIES["table2"], small=False).settings)
+    single = setting_config(setting, CONFIGS, ())
+    assert make_protocol(single.evaluation) == PRESETS["sagate"]
+    (words,) = setting.protocols.values()
+    assert make_protocol(setting_config(setting, CONFIGS, words).evaluation) == PRESETS["sagate_multi_scale"]

@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -61,9 +62,9 @@ def test_labels_of_many_networks_at_one_cost_overlap_neither_each_other_nor_the_
 )
 def test_spread_positions_keep_their_order_their_distance_and_the_bounds(wanted, apart):
     found = spread(wanted, (10.0, 290.0), apart)
-    assert all(b - a >= apart - 1e-9 for a, b in zip(found, found[1:], strict=False))
+    assert all(b - a >= apart - 1e-9 for a, b in itertools.pairwise(found))
     assert min(found) >= 10 - 1e-9
     assert max(found) <= 290 + 1e-9
     within = all(10 <= value <= 290 for value in wanted)
-    if within and all(b - a >= apart for a, b in zip(wanted, wanted[1:], strict=False)):
+    if within and all(b - a >= apart for a, b in itertools.pairwise(wanted)):
         assert found == pytest.approx(wanted)

@@ -56,6 +56,20 @@ def test_arms_and_settings_are_called_by_their_titles(page: StudyPage, tmp_path:
     assert "The sign test cannot go below 0.25 with 3 seeds" in text
 
 
+def test_comparisons_against_other_arms_share_a_table_and_the_sources_are_named(page: StudyPage, tmp_path: Path) -> None:
+    found = compare_evaluations(evaluations(0.02), "val", "deep-late")
+    assert found is not None
+    commits = "1234567890abcdef+, fedcba0987654321"
+    page = replace(page, others=[("camvid-small", replace(found, place="CamVid"))], commits=commits)
+    text = publish_study(tmp_path, page).read_text()
+    assert "## Against other arms" in text
+    assert "| CamVid, val | Deep supervision | deep-late | 3 | \u22122.0 | \u22122.0 to \u22122.0 |" in text
+    assert "(trained at commit 1234567+, fedcba0)" in text
+    page = replace(page, pictures=[])
+    check_page(write_study(tmp_path / "html", page))
+    assert "<h2>Against other arms</h2>" in (tmp_path / "html" / "index.html").read_text()
+
+
 def test_every_picture_that_is_named_is_there_and_no_photograph_is_published(page: StudyPage, tmp_path: Path) -> None:
     readme = publish_study(tmp_path, page)
     named = {line.split("](")[1][:-1] for line in readme.read_text().splitlines() if line.startswith("![")}

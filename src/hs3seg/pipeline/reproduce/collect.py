@@ -10,7 +10,7 @@ import numpy as np
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.files import read_json
-from hs3seg.pipeline.kept import PHASE_ONE, STUDY, commit_of
+from hs3seg.pipeline.kept import STUDY, commits_under
 from hs3seg.pipeline.reproduce.queue import Ready
 from hs3seg.pipeline.reproduce.settings import describe
 from hs3seg.pipeline.reproduce.study import Row, Study, Version
@@ -89,12 +89,21 @@ def by_arm(found: Found) -> dict[str, dict[str, dict[str, Any]]]:
     }
 
 
-def comparisons(version: Version, ready: Sequence[Ready], found: Found) -> list[tuple[str, SplitComparison]]:
-    """Every arm against the setting's reference, split by split; settings of one arm have none."""
+def comparisons(
+    version: Version, ready: Sequence[Ready], found: Found, against: str = ""
+) -> list[tuple[str, SplitComparison]]:
+    """Every arm against one, split by split; settings of one arm have none.
+
+    Args:
+        version: Of the study.
+        ready: Its settings.
+        found: What was measured.
+        against: The arm that the others are compared with, where a setting has it; empty = the usual reference.
+    """
     compared = []
     for own in ready:
-        arms = found[own.setting.name]
-        if len(arms) < 2:
+        arms = _distinct(found[own.setting.name])
+        if len(arms) < 2 or (against and against not in arms):
             continue
         title = own.setting.title or own.setting.name
         titles = {
@@ -107,11 +116,23 @@ def comparisons(version: Version, ready: Sequence[Ready], found: Found) -> list[
                 arm: {s: e for s, v in values.items() if (e := _evaluation(own, s, v["trained_as"], split))}
                 for arm, values in arms.items()
             }
-            result = compare_evaluations(evaluations, split)
+            result = compare_evaluations(evaluations, split, against)
             if result is not None:
                 place = title if len(ready) > 1 else ""
                 compared.append((own.setting.name, replace(result, titles=titles, place=place)))
     return compared
+
+
+def _distinct(arms: dict[str, dict[int, dict[str, Any]]]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Arms without those whose every training is that of earlier ones: they would be counted twice."""
+    trained: set[tuple[int, str]] = set()
+    distinct = {}
+    for arm, values in arms.items():
+        own = {(seed, value["trained_as"]) for seed, value in values.items()}
+        if not own <= trained:
+            distinct[arm] = values
+        trained |= own
+    return distinct
 
 
 def _evaluation(own: Ready, seed: int, arm: str, split: str) -> dict[str, Any]:
@@ -161,7 +182,15 @@ def _cell(row: Row, column: str, version: Version, found: Found) -> str:
 
 
 def make_page(
-    study: Study, version: Version, ready: Sequence[Ready], found: Found, out: Path, command: str, notes: Sequence[str]
+    study: Study,
+    version: Version,
+    ready: Sequence[Ready],
+    found: Found,
+    out: Path,
+    *,
+    command: str,
+    commits: str,
+    notes: Sequence[str],
 ) -> StudyPage:
     """What the page says; addresses are relative to `out`."""
     head, rows = rows_of(study, version, found)
@@ -174,15 +203,17 @@ def make_page(
         title=study.title,
         source=f"HS3 paper, {study.source}" if study.source else "A study of ours",
         question=study.question,
-        notes=[note for note in (version.note, _scores_note(version, rows), *notes) if note],
+        notes=[note for note in (version.note, _scores_note(version, rows), _missing(version, found), *notes) if note],
         head=head,
         rows=rows,
         comparisons=comparisons(version, ready, found),
+        others=[pair for arm in study.against for pair in comparisons(version, ready, found, arm)],
         figures=_figures(study, version, ready, found),
         pictures=_pictures(study, ready, found),
         facts={own.setting.name: describe(own.config) for own in ready},
         links=links,
         command=command,
+        commits=commits,
     )
 
 
@@ -193,12 +224,27 @@ def _scores_note(version: Version, rows: Sequence[Sequence[str]]) -> str:
     return f"Scores of ours are those of {split}: mean \u00b1 standard deviation over seeds, %."
 
 
-def comparison_values(page: StudyPage) -> dict[str, Any]:
+def _missing(version: Version, found: Found) -> str:
+    """What is not there yet."""
+    lacking = [row.title for row in version.rows if row.setting and not found.get(row.setting, {}).get(row.arm)]
+    return f"Not trained yet: {'; '.join(lacking)}." if lacking else ""
+
+
+def comparison_values(compared: Sequence[tuple[str, SplitComparison]]) -> dict[str, Any]:
     """The intervals, for results.json: setting -> split -> arm."""
     values: dict[str, Any] = {}
-    for setting, compared in page.comparisons:
-        values.setdefault(setting, {})[compared.split] = {arm: asdict(c) for arm, c in compared.arms.items()}
+    for setting, found in compared:
+        values.setdefault(setting, {})[found.split] = {arm: asdict(c) for arm, c in found.arms.items()}
     return values
+
+
+def other_values(page: StudyPage) -> dict[str, Any]:
+    """The same against other arms: arm -> setting -> split -> arm."""
+    references = dict.fromkeys(found.reference for _, found in page.others)
+    return {
+        reference: comparison_values([pair for pair in page.others if pair[1].reference == reference])
+        for reference in references
+    }
 
 
 def _relative(target: Path, out: Path) -> str:
@@ -286,8 +332,5 @@ def _pictures(study: Study, ready: Sequence[Ready], found: Found) -> list[Pictur
 
 
 def commits(ready: Sequence[Ready], seeds: Sequence[int]) -> str:
-    """Of the sources that trained, as the runs say; several with commas."""
-    runs = [own.folder / f"seed-{seed}" for own in ready for seed in seeds]
-    trained = [(run, file.parent) for run in runs for file in run.glob("arms/*/train.json")]
-    trained += [(run, run / PHASE_ONE) for run in runs if (run / PHASE_ONE / "train.json").exists()]
-    return ", ".join(sorted({commit_of(folder, run) for run, folder in trained}))
+    """Of the sources that trained, as the trainings say; several with commas."""
+    return commits_under(own.folder / f"seed-{seed}" for own in ready for seed in seeds)

@@ -11,8 +11,16 @@ from hs3seg.errors import ConfigError
 from hs3seg.files import write_json
 from hs3seg.pipeline.reproduce import collect
 from hs3seg.pipeline.reproduce.fabricated import OTHERS, TRAIN, make_data
-from hs3seg.pipeline.reproduce.queue import Clock, Ready, claim, estimate, run_setting
-from hs3seg.pipeline.reproduce.settings import DRY, choose_settings, config_folder, describe, setting_config
+from hs3seg.pipeline.reproduce.queue import Clock, Ready, check_folders, claim, estimate, run_setting
+from hs3seg.pipeline.reproduce.settings import (
+    DRY,
+    check_start,
+    choose_settings,
+    config_folder,
+    describe,
+    own_words,
+    setting_config,
+)
 from hs3seg.pipeline.reproduce.studies import find_study, find_version
 from hs3seg.pipeline.steps import open_session
 from hs3seg.report.study_page import publish_study, write_study
@@ -51,15 +59,17 @@ def reproduce(
         keep: Folder of numbers of finished trainings, small enough for a repository: what is there is not trained
             again, what is trained is added.
         publish: Folder that also gets the page as README.md with its figures, without pictures of the data set.
-        overrides: Laid over every setting's config.
+        overrides: Laid over every setting's config, or over one's: `--SETTING.section.key value`.
         quiet: Show no progress.
 
     Returns:
         The content of results.json, with the path of the page as `report`.
 
     Raises:
-        ConfigError: an unknown study or setting, no configs, no folder of data, a seed twice.
-        RunFolderError: a run folder holds a run of other values.
+        ConfigError: an unknown study or setting, no configs, no folder of data, a seed twice, or no start weights where
+            the paper's network has some that no library has.
+        RunFolderError: a seed's run folder holds a run of other values, also of a seed that is not asked for: all that
+            are there would share a page.
     """
     study = find_study(name)
     version = choose_settings(find_version(study, small=small), settings)
@@ -71,9 +81,13 @@ def reproduce(
     out = out or runs / f"{name}-page"
     words = [*(DRY if dry_run else ()), *overrides]
     folder = config_folder(configs)
-    ready = [
-        Ready(s, setting_config(s, folder, words), runs / s.name, keep and keep / s.name) for s in version.settings
-    ]
+    names = [setting.name for setting in find_version(study, small=small).settings]
+    ready = []
+    for setting in version.settings:
+        own_config = setting_config(setting, folder, own_words(setting.name, names, words))
+        ready.append(Ready(setting, own_config, runs / setting.name, keep and keep / setting.name))
+        if not page_only:
+            check_start(setting, own_config, own_words(setting.name, names, words))
     if dry_run:
         ready = [_fabricated(own, runs / "data") for own in ready]
     command = shlex.join(["hs3", *sys.argv[1:]])
@@ -81,6 +95,7 @@ def reproduce(
     session.reporter.say(f"{study.source}: {study.title}" if study.source else study.title)
     for own in ready:
         session.reporter.say(f"{own.setting.name}: {describe(own.config)}")
+        check_folders(own)
     for own in ready:
         for seed in seeds:
             claim(own, seed, session.reporter.say, quiet=quiet, page_only=page_only)
@@ -92,15 +107,17 @@ def reproduce(
     )
     found = collect.collect(ready, there)
     notes = ["Dry run on fabricated images: the numbers mean nothing."] if dry_run else []
-    page = collect.make_page(study, version, ready, found, out, command, notes)
+    commits = collect.commits(ready, there)
+    page = collect.make_page(study, version, ready, found, out, command=command, commits=commits, notes=notes)
     results = {
         "name": name,
         "version": kind,
         "command": command,
-        "commit": collect.commits(ready, there),
+        "commit": commits,
         "settings": {own.setting.name: _values(own) for own in ready},
         "arms": collect.by_arm(found),
-        "comparisons": collect.comparison_values(page),
+        "comparisons": collect.comparison_values(page.comparisons),
+        "against": collect.other_values(page),
         "table": {"head": list(page.head), "rows": [list(row) for row in page.rows]},
     }
     if session.runtime.is_main:

@@ -36,6 +36,7 @@ ARMS = Study(
         (*_titled(CAMVID, _COMPARED, _COMPARED_TITLES), *_titled(NYU_SMALL, _COMPARED, _COMPARED_TITLES)),
         note=_NOTE,
     ),
+    against=("hs3",),
 )
 
 _RAW = Variant("affinity-raw", supervision={"normalize": "none"})
@@ -133,7 +134,16 @@ HEADS = Study(
 
 _HELD_OUT = Variant("online-held-out", "online", online={"source": "held_out"})
 _NO_PROBE = Variant("online-no-probe", "online", online={"probe": False})
-_EAGER = Variant("online-eager", "online", online={"patience": 1, "similarity": 1.0, "momentum": 0.0})
+_LATE = Variant("online-late", "online", online={"warmup": 0.4})
+_FORGETFUL = Variant("online-forgetful", "online", online={"momentum": 0.0})
+_EAGER = Variant("online-eager", "online", online={"patience": 1, "similarity": 1.0})
+_SINGLE = (
+    (_HELD_OUT, "measured on the analysis split held out"),
+    (_NO_PROBE, "heads that learn groups only"),
+    (_LATE, "after 40 % of the training instead of 15"),
+    (_FORGETFUL, "without memory"),
+    (_EAGER, "every proposal adopted"),
+)
 
 SINGLE_PHASE = Study(
     "single-phase",
@@ -147,7 +157,7 @@ SINGLE_PHASE = Study(
             with_arms(
                 CAMVID,
                 ("deep_supervision", "deep_supervision_long", "hs3", "online", "online_coarse_to_fine"),
-                (_HELD_OUT, _NO_PROBE, _EAGER),
+                tuple(variant for variant, _ in _SINGLE),
             ),
         ),
         (
@@ -156,13 +166,12 @@ SINGLE_PHASE = Study(
             Row("HS3, two phases", {}, CAMVID.name, "hs3"),
             Row("single phase, measured on training batches", {}, CAMVID.name, "online"),
             Row("single phase, coarse to fine", {}, CAMVID.name, "online_coarse_to_fine"),
-            Row("single phase, measured on the analysis split held out", {}, CAMVID.name, _HELD_OUT.name),
-            Row("single phase, heads that learn groups only", {}, CAMVID.name, _NO_PROBE.name),
-            Row("single phase, without memory and patience", {}, CAMVID.name, _EAGER.name),
+            *(Row(f"single phase, {words}", {}, CAMVID.name, variant.name) for variant, words in _SINGLE),
         ),
-        seeds=(0, 1),
+        seeds=(0, 1, 2),
         note=f"The groups of a single phase are those that it ended with. {_NOTE}",
     ),
+    against=("hs3", "deep_supervision_long"),
 )
 
 _PLANTED_ARMS = ("none", "deep_supervision", "hs3", "random", "manual")
@@ -199,6 +208,7 @@ CONDITIONS = Study(
         note="Planted scenes at 80x96, 384 to learn from; HRNetV2-w18-small from scratch, supervised after layer 1 and"
         " stage 3. Drawn on the fly: no data are needed.",
     ),
+    against=("hs3",),
 )
 
 _FEW = Setting(
@@ -221,6 +231,7 @@ DATA_SIZE = Study(
         (*_base(_FEW.name), Row("random groups of HS3's sizes", {}, _FEW.name, "random")),
         note="HRNetV2-w18-small from scratch at 144x192; 200 of 795 images, drawn with the seed, 30 epochs.",
     ),
+    against=("hs3",),
 )
 
 OWN = (ARMS, AFFINITY, GAMMA, STAGES, HEADS, SINGLE_PHASE, CONDITIONS, DATA_SIZE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.builders import make_network, make_stages, make_supervised, network_size
-from hs3seg.config import Config
+from hs3seg.config import Config, load_config
 from hs3seg.errors import RunFolderError
 from hs3seg.files import read_json, write_json
 from hs3seg.nn import count_cost
@@ -20,7 +20,8 @@ from hs3seg.pipeline.reproduce.estimate import training_seconds
 from hs3seg.pipeline.reproduce.plans import same_training, variant_plan
 from hs3seg.pipeline.reproduce.settings import protocol_config
 from hs3seg.pipeline.reproduce.study import Setting, Variant
-from hs3seg.pipeline.run import claim_folder, run, source_commit
+from hs3seg.pipeline.run import claim_folder, run
+from hs3seg.pipeline.source import source_commit
 from hs3seg.pipeline.steps import (
     Session,
     evaluate_step,
@@ -123,6 +124,23 @@ def estimate(ready: Sequence[Ready], seeds: Sequence[int], say: Callable[[str], 
     return seconds
 
 
+def check_folders(own: Ready) -> None:
+    """Looks at every seed's run folder, as all of them are told of on one page.
+
+    Raises:
+        RunFolderError: one was trained by other values.
+    """
+    for file in sorted(own.folder.glob("seed-*/config.toml")):
+        found = load_config(file)
+        wanted = own.of_seed(found.seed)
+        if found.fingerprint() != wanted.fingerprint():
+            differing = ", ".join(found.differences(wanted))
+            raise RunFolderError(
+                f"{file.parent} was trained by other values of {differing}; give the same ones, another --runs, or move"
+                " the folder away"
+            )
+
+
 def claim(own: Ready, seed: int, say: Callable[[str], None], *, quiet: bool, page_only: bool = False) -> None:
     """Makes the run folder of a seed ours, or refuses it, and fills it with the numbers that are kept.
 
@@ -217,41 +235,54 @@ def _train(own: Ready, place: arms.Setting, name: str, plan: SupervisionPlan) ->
     epochs = arms.arm_epochs(place, arm) if arm in own.setting.arms else 1.0
     if not is_complete(folder, config.data.evaluate_splits):  # kept numbers have no weights, and need none
         train_step(session, plan, folder, arm=arm, split=arms.arm_split(plan), epochs=epochs)
-    for split in config.data.evaluate_splits:
-        if is_evaluated(config, folder, split):
-            continue
-        if is_kept(folder):
-            raise RunFolderError(
-                f"{folder}: kept numbers of '{split}' are of another evaluation than the config asks for, and there are"
-                " no weights to evaluate anew; leave [evaluation] as it was, or train anew without --keep"
-            )
-        evaluate_step(session, folder, split)
+    _evaluate(session, folder, folder)
     for protocol, words in own.setting.protocols.items():
-        out = folder / protocol
-        todo = [split for split in config.data.evaluate_splits if not (out / f"evaluation-{split}.json").exists()]
-        if todo:
-            other = Session(protocol_config(path, words), session.runtime, session.reporter)
-            for split in todo:
-                evaluate_step(other, folder, split, out=out)
+        other = Session(protocol_config(path, words), session.runtime, session.reporter)
+        _evaluate(other, folder, folder / protocol)
     if own.setting.submit and not (folder / "submission.zip").exists():
         _submit(config, folder)
         session.runtime.barrier()
     return folder
 
 
+def _evaluate(session: Session, folder: Path, out: Path) -> None:
+    """Evaluates an arm on every split as the session's config asks for it, unless its folder of results has that."""
+    config = session.config
+    for split in config.data.evaluate_splits:
+        if is_evaluated(config, out, split):
+            continue
+        if is_kept(folder):
+            raise RunFolderError(
+                f"{out}: kept numbers of '{split}' are of another evaluation than the config asks for, and there are no"
+                " weights to evaluate anew; leave [evaluation] as it was, or train anew without --keep"
+            )
+        evaluate_step(session, folder, split, out=out)
+
+
 def _keep(own: Ready, session: Session, name: str) -> None:
     config = session.config
     if own.kept is not None and session.runtime.is_main:
         run_path, kept = config.run_path, own.kept / config.run_path.name
-        store(run_path, name, kept / f"{name}.json", config.fingerprint(), source_commit())
+        store(run_path, name, kept / f"{name}.json", config.fingerprint())
         if (run_path / STUDY).exists():
             add_facts(kept / STUDY, read_json(run_path / STUDY))
+
+
+_NO_TILES = 2.0**20
+"""GiB that a prediction may take: the whole frame, whatever it costs."""
 
 
 def _submit(config: Config, folder: Path) -> None:
     """Predictions of the test split, packed for the server."""
     images = Path(config.data.root) / "leftImg8bit" / "test"
-    predict_step(folder, [images], folder / "test", output="index", skip_existing=True)
+    # By the protocol that val was scored by: tiles would show OCR's regions and HMS's attention less than a frame.
+    told = predict_step(folder, [images], folder / "test", output="index", skip_existing=True, memory_gib=_NO_TILES)
+    if told["failed"]:
+        first = told["failed"][0]
+        raise RunFolderError(
+            f"{len(told['failed'])} frames of test could not be predicted, {first['file']}: {first['error']}; give the"
+            " same command again where there is more memory, what is there is kept"
+        )
     submit_step(folder / "test", "test", ["--data.root", config.data.root], folder / "submission.zip")
 
 

@@ -50,6 +50,41 @@ def setting_config(setting: Setting, configs: Path, overrides: Sequence[str]) ->
     return load_config(configs / setting.config, [*words, *overrides])
 
 
+def own_words(setting: str, settings: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides that are for all settings, and those of one: `--SETTING.section.key value`.
+
+    Args:
+        setting: Whose.
+        settings: Names of all settings of the study.
+        overrides: As on the command line.
+    """
+    own, rest = list[str](), list(overrides)
+    while rest:
+        word = rest.pop(0)
+        value = [rest.pop(0)] if "=" not in word and rest else []
+        owner = next((name for name in settings if word.startswith(f"--{name}.")), None)
+        if owner is None:
+            own += [word, *value]
+        elif owner == setting:
+            own += [f"--{word.removeprefix(f'--{owner}.')}", *value]
+    return own
+
+
+def check_start(setting: Setting, config: Config, words: Sequence[str]) -> None:
+    """Looks whether a network has the weights that the paper's starts from.
+
+    Raises:
+        ConfigError: it has none, and nobody said that it is meant so.
+    """
+    said = any(word.partition("=")[0] == "--network.pretrained" for word in words)
+    if setting.starts_from and not config.network.pretrained and not said:
+        raise ConfigError(
+            f"{setting.name}: the paper's network starts from {setting.starts_from}, which no library has; give its"
+            f" file with --{setting.name}.network.pretrained FILE, or say false there to train from random weights,"
+            " whose numbers do not belong beside the paper's"
+        )
+
+
 def protocol_config(path: Path, words: Sequence[str]) -> Config:
     """The config of a run folder with another evaluation."""
     return load_config(path / "config.toml", words)

@@ -66,6 +66,7 @@ class Setting:
         size: Height and width that inference costs are counted at; None = as the network is trained.
         submit: Also write the predictions of the test split, packed for the test server.
         title: In sentences; empty = its name.
+        starts_from: Weights of the paper's network that no library has, so that `network.pretrained` must name a file.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Setting:
     size: tuple[int, int] | None = None
     submit: bool = False
     title: str = ""
+    starts_from: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,6 +119,7 @@ class Study:
         pictures: Besides the intervals.
         sweep: Variant -> its place on the x axis of the picture `sweep`.
         sweep_title: Of that axis.
+        against: Arms that the others are compared with besides deep supervision.
         small: This machine's version.
         full: The paper's own settings; None = the study is ours and has the small version only.
     """
@@ -131,3 +134,4 @@ class Study:
     pictures: tuple[Picture, ...] = ()
     sweep: Mapping[str, float] = field(default_factory=dict)
     sweep_title: str = ""
+    against: tuple[str, ...] = ()

@@ -44,6 +44,11 @@ class Hs3Warning(UserWarning):
     """Something works but is probably not what the user wants."""
 
 
+def reason_of(error: BaseException) -> str:
+    """The first line of what another library said, or the kind of its error where it said nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def nearest(word: str, allowed: Iterable[str], limit: int = 3) -> str:
     """Says which allowed words come nearest to `word`, as the tail of an error message.
 

@@ -82,14 +82,14 @@ def train(roots: dict[str, Path | None], studies: list[str]) -> None:
                     subprocess.run(command(study, *words), stdout=log, stderr=log, check=True)
 
 
-def publish(studies: list[str]) -> None:
-    """A page per study that has every arm, with one seed at least."""
+def publish(studies: list[str], *, partial: bool) -> None:
+    """A page per study that has every arm, with one seed at least; `partial`: any arm, the page names what lacks."""
     for study in studies:
         settings = STUDIES[study].small.settings
         wanted = sum(len(setting.names or ("hs3",)) for setting in settings)
         done = subprocess.run(command(study, "--page", "--json"), check=True, stdout=subprocess.PIPE)
         found = len(json.loads(done.stdout)["arms"])
-        if found == wanted:
+        if found == wanted or (partial and found):
             subprocess.run(command(study, "--page", "--publish", str(PAGES / study)), check=True)
         else:
             print(f"{study}: {found} of {wanted} arms are there; no page yet")
@@ -104,6 +104,7 @@ def main() -> None:
     )
     parser.add_argument("--studies", default=",".join(ORDER), metavar="LIST")
     parser.add_argument("--pages-only", action="store_true")
+    parser.add_argument("--partial", action="store_true", help="also pages of studies of which some arms are missing")
     options = parser.parse_args()
     studies = options.studies.split(",")
     LOGS.mkdir(exist_ok=True)
@@ -119,7 +120,7 @@ def main() -> None:
         failed = [str(job.exception()) for job in jobs if job.exception()]
         if failed:
             sys.exit(f"{'; '.join(failed)}: see {LOGS}/studies-*.log, or give the same command to go on")
-    publish(studies)
+    publish(studies, partial=options.partial)
 
 
 if __name__ == "__main__":

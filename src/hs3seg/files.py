@@ -3,12 +3,20 @@
 import contextlib
 import json
 import os
+import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+UNREADABLE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError),
+    *(IndexError, KeyError, AttributeError),  # what the unpickler of torch meets in a file that is no pickle
+)
+"""What `torch.load(path, weights_only=True)` raises on a file that is empty, truncated, or of another kind."""
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+
+def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file in the same folder and renames it to `path`.
 
     A process killed at any moment leaves either the old file or the new one.
@@ -17,6 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         path: Final place; its folder is made.
         write: Called with the temporary path.
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,12 +43,12 @@ def is_unfinished(path: Path) -> bool:
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path | str) -> Any:
     """What `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+def write_json(path: Path | str, value: Any, *, indent: int | None = 2) -> None:
     """Writes `value` as JSON, atomically; NaN is refused, since JSON has none.
 
     Args:

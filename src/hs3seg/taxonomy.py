@@ -117,7 +117,7 @@ class Taxonomy:
             raise DataError(f"{origin}: {error}") from None
 
     @classmethod
-    def load(cls, path: Path) -> "Taxonomy":
+    def load(cls, path: Path | str) -> "Taxonomy":
         """Reads taxonomy.toml.
 
         Raises:
@@ -133,7 +133,7 @@ class Taxonomy:
             raise DataError(f"{path}: not a TOML file: {error}") from None
         return cls.from_dict(values, str(path))
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Writes taxonomy.toml; a class's id is its place in the file."""
         head = "# Classes in id order: the first is label 0. Pixels labelled ignore_index belong to no class.\n"
         text = head + tomli_w.dumps(self.to_dict())

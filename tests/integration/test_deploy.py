@@ -67,6 +67,20 @@ def test_the_certificate_passes_what_is_stripped(weights: Path, hs3: Call) -> No
     assert found["latency_ratio"] > 0
 
 
+def test_the_certificate_takes_an_exported_folder_and_refuses_a_graph(
+    weights: Path, tmp_path: Path, hs3: Call, fails: Fails
+) -> None:
+    for kind, name in (("folder", "net"), ("pt2", "net.pt2")):
+        hs3("export", weights, "--format", kind, "--out", tmp_path / name)
+    words = ["--classes", len(load_trained(weights).taxonomy.names), "--size", 64, 64, "--repeats", 1]
+    found = hs3("certify", "hrnet_w18_small", tmp_path / "net", *words)
+    assert found["passed"]
+    assert found["max_difference"] == 0
+    assert found["weights"].startswith("copied")
+    message = fails("certify", "hrnet_w18_small", tmp_path / "net.pt2", *words)
+    assert "net.pt2' has no parameters to count; certify networks of torch, not exported files" in message
+
+
 def test_the_certificate_fails_torchvisions_auxiliary_head(hs3: Call) -> None:
     name = "torchvision.models.segmentation:fcn_resnet50"
     plain, leaking = (f"{name}(weights_backbone=None, num_classes=5{aux})" for aux in ("", ", aux_loss=True"))

@@ -146,3 +146,29 @@ def test_a_network_on_cityscapes_has_the_iiou_of_its_predictions(tmp_path: Path,
     scores = hs3("evaluate", "--predictions", folder, *where)
     for key in ("miou", "iou", "iiou", "iiou_per_class", "category_miou", "category_iiou"):
         assert found[key] == scores[key], key
+
+
+def test_predictions_are_scored_by_the_ids_that_init_found(tmp_path: Path, hs3: Call, fails: Fails) -> None:
+    root = tmp_path / "set"
+    for split, count in (("train", 3), ("val", 2)):
+        for number in range(count):
+            mask = np.zeros((20, 30), np.uint8)
+            mask[:10] = 255
+            for kind, pixels in (("images", np.stack([mask] * 3, -1)), ("masks", mask)):
+                (root / kind / split).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / kind / split / f"{number}.png")
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    for number in range(2):
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(folder / f"{number}.png")
+    hs3("data", "init", root)
+    words = ["evaluate", "--predictions", folder, "--data.root", root, "--split", "val"]
+    for kind in ([], ["--data.kind", "folder"]):
+        assert hs3(*words, *kind)["iou"] == {"class_0": 0.5, "class_1": 0.0}
+    # What is given counts more than the file.
+    assert hs3(*words, "--data.ids", "255,0")["iou"] == {"class_0": 0.5, "class_1": 0.0}
+    assert hs3(*words, "--data.ids", "[]", "--data.ignore_ids", "255")["iou"]["class_1"] is None
+    (root / "hs3.toml").unlink()
+    assert "nothing but 0 and 255" in fails(*words, "--data.kind", "folder")
+    checked = hs3("data", "check", root, "--out", "none", code=2)
+    assert {finding["kind"] for finding in checked["findings"]} >= {"binary-255"}

@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from hs3seg.files import write_atomically, write_json
+from hs3seg.analysis import load_confusions, save_confusions
+from hs3seg.files import read_json, write_atomically, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -24,3 +26,10 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", float("nan"))
     assert not list(tmp_path.iterdir())
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    write_json(str(tmp_path / "a" / "value.json"), [1, 2])
+    assert read_json(str(tmp_path / "a" / "value.json")) == [1, 2]
+    save_confusions(str(tmp_path / "q.npz"), {"final": np.eye(3, dtype=np.int64)})
+    assert load_confusions(str(tmp_path / "q.npz"))["final"].tolist() == np.eye(3).tolist()

@@ -88,13 +88,13 @@ def absent_classes(confusion: ArrayLike) -> tuple[int, ...]:
     return tuple(int(c) for c in np.flatnonzero(np.asarray(confusion).sum(axis=1) == 0))
 
 
-def save_confusions(path: Path, confusions: Mapping[str, NDArray[Any]]) -> None:
+def save_confusions(path: Path | str, confusions: Mapping[str, NDArray[Any]]) -> None:
     """Writes one (K, K) matrix per stage and `final` to an .npz file, atomically."""
     arrays = {name: np.asarray(matrix, dtype=np.int64) for name, matrix in confusions.items()}
     save_arrays(path, arrays)
 
 
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def save_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes named arrays to an .npz file, atomically; names may be any text, such as module paths."""
 
     def write(temporary: Path) -> None:
@@ -107,7 +107,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     write_atomically(path, write)
 
 
-def load_confusions(path: Path) -> dict[str, Counts]:
+def load_confusions(path: Path | str) -> dict[str, Counts]:
     """Reads the matrices of an .npz file: one per stage, shallow to deep, and `final`.
 
     Returns:
@@ -134,7 +134,7 @@ def load_confusions(path: Path) -> dict[str, Counts]:
     return {name: m for name, m in confusions.items() if name != "final"} | {"final": confusions["final"]}
 
 
-def load_embeddings(path: Path) -> dict[str, NDArray[np.float64]]:
+def load_embeddings(path: Path | str) -> dict[str, NDArray[np.float64]]:
     """Reads (K, C) class embeddings per stage from an .npz file.
 
     Raises:
@@ -149,7 +149,7 @@ def load_embeddings(path: Path) -> dict[str, NDArray[np.float64]]:
     return {name: value.astype(np.float64) for name, value in arrays.items()}
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
+def _load(path: Path | str) -> dict[str, NDArray[Any]]:
     path = Path(path)
     if not path.is_file():
         raise PlanError(f"file '{path}' does not exist; `hs3 analyze` or numpy.savez writes it")

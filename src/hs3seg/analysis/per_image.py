@@ -177,7 +177,7 @@ class PerImageCounter:
         )
 
 
-def save_per_image(path: Path, counts: PerImage) -> None:
+def save_per_image(path: Path | str, counts: PerImage) -> None:
     """Writes the counts to an .npz file, atomically: names, pixels, and four arrays and a size per output."""
     arrays: dict[str, NDArray[Any]] = {"names": np.array(counts.names, np.str_), "pixels": counts.pixels}
     for name, cells in {**{f"output/{o}": c for o, c in counts.outputs.items()}, "agreed": counts.agreed}.items():
@@ -188,7 +188,7 @@ def save_per_image(path: Path, counts: PerImage) -> None:
     save_arrays(path, arrays)
 
 
-def load_per_image(path: Path) -> PerImage:
+def load_per_image(path: Path | str) -> PerImage:
     """Reads what `save_per_image` wrote.
 
     Raises:
@@ -210,7 +210,7 @@ def load_per_image(path: Path) -> PerImage:
     return PerImage(names, pixels, outputs, agreed)
 
 
-def _checked(path: Path, prefix: str, arrays: Mapping[str, NDArray[Any]], num_images: int) -> Cells:
+def _checked(path: Path | str, prefix: str, arrays: Mapping[str, NDArray[Any]], num_images: int) -> Cells:
     size = int(arrays[f"{prefix}/size"])
     parts = [arrays[f"{prefix}/{part}"] for part in _PARTS]
     limits = (num_images, size, size, None)

@@ -235,7 +235,7 @@ class SupervisionPlan:
             raise PlanError(f"{origin}: {error}") from None
 
     @classmethod
-    def load(cls, path: Path) -> "SupervisionPlan":
+    def load(cls, path: Path | str) -> "SupervisionPlan":
         """Reads plan.toml.
 
         Raises:
@@ -254,7 +254,7 @@ class SupervisionPlan:
             raise PlanError(f"plan '{path}' cannot be read: {error.strerror}") from None
         return cls.from_toml(text, str(path))
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Writes plan.toml, atomically."""
         write_atomically(Path(path), lambda temporary: temporary.write_text(self.to_toml(), encoding="utf-8"))
 

@@ -36,7 +36,7 @@ from hs3seg.data import (
     TrainTransform,
     analysis_split,
     drawn,
-    infer_taxonomy,
+    taxonomy_of_folder,
 )
 from hs3seg.data.loader import Order
 from hs3seg.engine import Runtime
@@ -118,12 +118,7 @@ def folder_taxonomy(data: FolderData) -> Taxonomy:
     Raises:
         DataError: a file that cannot be used, or masks that do not tell.
     """
-    root = Path(data.root)
-    if data.taxonomy:
-        return Taxonomy.load(Path(data.taxonomy))
-    if (root / "taxonomy.toml").exists():
-        return Taxonomy.load(root / "taxonomy.toml")
-    return infer_taxonomy(root, masks=data.masks, mask_pattern=data.mask_pattern)
+    return taxonomy_of_folder(Path(data.root), data.taxonomy, data.masks, data.mask_pattern)
 
 
 def make_dataset(config: Config, split: str) -> SegmentationDataset:

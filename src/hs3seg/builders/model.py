@@ -156,16 +156,22 @@ def make_loss(config: Config, model: Supervised, taxonomy: Taxonomy, labels: Lab
             frequencies=labels.frequencies,
             ignore_index=taxonomy.ignore_index,
             auxiliary=model.auxiliary,
+            align_corners=model.align_corners,
             **options,
         )
 
     extra: dict[str, tuple[nn.Module, float]] = {}
     if settings.inverseform:
-        term = InverseFormLoss(load_inverse_net(Path(settings.inverseform)), ignore_index=taxonomy.ignore_index)
+        term = InverseFormLoss(
+            load_inverse_net(Path(settings.inverseform)),
+            ignore_index=taxonomy.ignore_index,
+            align_corners=model.align_corners,
+        )
         extra["inverseform"] = (term, settings.inverseform_weight)
+    corners = model.align_corners
     if plan.online is not None:
-        return OnlineLoss(plan, taxonomy.ignore_index, criteria, model.auxiliary, extra)
-    return HierarchicalLoss(plan, taxonomy.ignore_index, criteria(plan), model.auxiliary, extra)
+        return OnlineLoss(plan, taxonomy.ignore_index, criteria, model.auxiliary, extra, corners)
+    return HierarchicalLoss(plan, taxonomy.ignore_index, criteria(plan), model.auxiliary, extra, corners)
 
 
 def make_runtime(config: Config) -> Runtime:

@@ -8,9 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from hs3seg.analysis import SupervisionPlan
 from hs3seg.cli import show
-from hs3seg.config import Config, describe_keys, load_config
-from hs3seg.errors import ConfigError, RunFolderError, nearest
+from hs3seg.config import Config, config_of_folder, describe_keys, load_config
+from hs3seg.errors import ConfigError, PlanError, RunFolderError, nearest
 
 Result = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
@@ -153,8 +154,7 @@ def plan(options: Namespace, _overrides: list[str]) -> Result:
 
 def groups(options: Namespace, _overrides: list[str]) -> Result:
     """A plan's groups for other tools, or a plan from theirs; starts without torch."""
-    from hs3seg.analysis import StagePlan, SupervisionPlan
-    from hs3seg.portable import FORMATS, read_groups, write_plan
+    from hs3seg.portable import FORMATS, read_plan, write_plan
     from hs3seg.taxonomy import Taxonomy
 
     if options.format not in FORMATS:
@@ -172,10 +172,44 @@ def groups(options: Namespace, _overrides: list[str]) -> Result:
     if not paths:
         raise ConfigError(f"'{source}' holds no *{FORMATS[options.format].suffix}, one per stage; look at --format")
     taxonomy = Taxonomy.load(place)
-    stages = tuple(StagePlan(path.stem, read_groups(options.format, path, taxonomy)) for path in paths)
     out = Path(options.out or "plan.toml")
-    SupervisionPlan(taxonomy.names, stages, "manual", {"from": [path.name for path in paths]}).save(out)
-    return {"plan": str(out)}, show.files
+    found = _plan_at(out)
+    earlier = found if found is not None and found.taxonomy_names == taxonomy.names else None
+    imported = read_plan(paths, taxonomy, options.format, earlier)
+    imported.save(out)
+    notes = [] if found is None or earlier is not None else [f"'{out}' was of other classes; nothing is left of it"]
+    notes += _news_of_stages(imported, earlier, out)
+    return {"plan": str(out), "notes": notes}, show.files
+
+
+def _plan_at(path: Path) -> SupervisionPlan | None:
+    """The plan that a file holds; None where there is no file."""
+    if not path.exists():
+        return None
+    try:
+        return SupervisionPlan.load(path)
+    except PlanError as error:
+        raise PlanError(f"{error}; it is not written over: correct it, or give another --out") from None
+
+
+def _news_of_stages(plan: SupervisionPlan, earlier: SupervisionPlan | None, out: Path) -> list[str]:
+    """What files of groups do not say, in sentences."""
+    before = earlier.stage_names if earlier is not None else ()
+    new = [name for name in plan.stage_names if name not in before]
+    gone = [name for name in before if name not in plan.stage_names]
+    notes = []
+    if earlier is not None:
+        notes.append(f"order, gammas and tables are those that '{out}' had")
+    if new:
+        where = "" if earlier is None else " and order"
+        order = f"; stages are in the order of their names, {', '.join(plan.stage_names)}" if earlier is None else ""
+        gamma = plan.stage(new[0]).gamma
+        notes.append(
+            f"gamma{where} of {', '.join(new)} are the default, {gamma:g}{order}: edit the plan if that is wrong"
+        )
+    if gone:
+        notes.append(f"stages without a file are left out: {', '.join(gone)}")
+    return notes
 
 
 def evaluate(options: Namespace, overrides: list[str]) -> Result:
@@ -357,9 +391,7 @@ def data(options: Namespace, overrides: list[str]) -> Result:
 def _check(options: Namespace, path: Path, overrides: list[str]) -> Result:
     from hs3seg import pipeline
 
-    if path.is_dir() and (path / "hs3.toml").is_file():
-        path = path / "hs3.toml"
-    config = pipeline.config_of_folder(path, overrides) if path.is_dir() else load_config(path, overrides)
+    config = config_of_folder(path, overrides) if path.is_dir() else load_config(path, overrides)
     values = pipeline.check_step(
         config,
         out=None if options.out == "none" else Path(options.out or "data-check"),

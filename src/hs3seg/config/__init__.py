@@ -18,6 +18,7 @@ from hs3seg.config.data import (
     PlantedData,
     VocData,
 )
+from hs3seg.config.folder import config_of_folder, data_of_folder, lay_under
 from hs3seg.config.load import apply_overrides, config_from_dict, describe_keys, load_config, without_other_kinds
 from hs3seg.config.sections import (
     Config,
@@ -51,7 +52,10 @@ __all__ = [
     "VocData",
     "apply_overrides",
     "config_from_dict",
+    "config_of_folder",
+    "data_of_folder",
     "describe_keys",
+    "lay_under",
     "load_config",
     "without_other_kinds",
 ]

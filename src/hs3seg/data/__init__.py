@@ -10,7 +10,7 @@ from hs3seg.data.depth import read_depth
 from hs3seg.data.digits import DigitScenes
 from hs3seg.data.discover import propose_taxonomy
 from hs3seg.data.disk_cache import DiskCache
-from hs3seg.data.folder import FolderDataset, infer_taxonomy
+from hs3seg.data.folder import FolderDataset, infer_taxonomy, taxonomy_of_folder
 from hs3seg.data.hha import NYU_CAMERA, Camera, encode_hha, hha
 from hs3seg.data.huggingface import HuggingFace
 from hs3seg.data.images import IMAGE_SUFFIXES, read_image, read_mask
@@ -66,6 +66,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "source_of",
+    "taxonomy_of_folder",
     "unpack",
     "write_init",
 ]

@@ -30,7 +30,7 @@ class ADE20K:
         DataError: a folder or objectInfo150.txt is missing, or an image has no mask or a mask no image.
     """
 
-    def __init__(self, root: Path, split: str) -> None:
+    def __init__(self, root: Path | str, split: str) -> None:
         self.split = split
         root = Path(root)
         root = root / FOLDER if (root / FOLDER).is_dir() else root

@@ -31,7 +31,10 @@ class _Entry:
 
 
 def unpack(
-    archive: Path, target: Path, max_gib: float = MAX_GIB, progress: Callable[[int, int], object] | None = None
+    archive: Path | str,
+    target: Path | str,
+    max_gib: float = MAX_GIB,
+    progress: Callable[[int, int], object] | None = None,
 ) -> list[Path]:
     """Unpacks a zip or tar (also .gz, .bz2, .xz) into a folder, all of it or nothing.
 

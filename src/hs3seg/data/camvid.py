@@ -55,7 +55,7 @@ class CamVid:
         DataError: a folder is missing or empty, an image has no mask or a mask no image, or a frame's name is unknown.
     """
 
-    def __init__(self, root: Path, split: str, classes: Classes = 11, layout: Layout = "auto") -> None:
+    def __init__(self, root: Path | str, split: str, classes: Classes = 11, layout: Layout = "auto") -> None:
         if classes not in TAXONOMIES:
             raise DataError(f"CamVid has 11 or 32 classes, not {classes}")
         self.split, self.taxonomy = split, TAXONOMIES[classes]

@@ -57,7 +57,7 @@ class Cityscapes:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         split: str,
         *,
         labels: Source = "fine",

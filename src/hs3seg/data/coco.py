@@ -50,7 +50,7 @@ class Coco:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         split: str,
         labels: Labels = "panoptic",
         annotations: str = "",

@@ -60,7 +60,7 @@ class Proposal:
 
 
 def propose_taxonomy(
-    folder: Path, num_workers: int = 0, progress: Callable[[int, int], object] | None = None
+    folder: Path | str, num_workers: int = 0, progress: Callable[[int, int], object] | None = None
 ) -> tuple[Proposal, tuple[str, ...]]:
     """Reads every mask of a folder and says which classes they probably hold.
 

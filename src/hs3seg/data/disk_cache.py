@@ -65,7 +65,9 @@ class DiskCache:
         DataError: the folder cannot be written, or holds the cache of something else.
     """
 
-    def __init__(self, dataset: SegmentationDataset, folder: Path, *, max_gib: float = 64.0, key: str = "") -> None:
+    def __init__(
+        self, dataset: SegmentationDataset, folder: Path | str, *, max_gib: float = 64.0, key: str = ""
+    ) -> None:
         if max_gib <= 0:
             raise DataError(f"the disk cache's limit of {max_gib} GiB leaves room for nothing; give more than 0")
         self.taxonomy, self.split = dataset.taxonomy, dataset.split

@@ -24,6 +24,7 @@ from hs3seg.errors import DataError
 from hs3seg.taxonomy import Colour, Taxonomy
 
 _MAX_INFERRED = 200
+_LOOKED_AT = 64  # masks, evenly over a split; the first with another id than 0 and 255 ends it
 _DEFAULT_SPLITS = ("train", "val")
 
 
@@ -59,12 +60,13 @@ class FolderDataset:
         exif: What an orientation in an image's EXIF turns; all come upright.
 
     Raises:
-        DataError: no such split, or an empty one; a file without its partner; a list entry outside the root.
+        DataError: no such split, or an empty one; a file without its partner; a list entry outside the root; masks of
+            0 and 255 alone, where 255 means ignore only because nothing says otherwise.
     """
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         split: str,
         taxonomy: Taxonomy,
         images: str = "images",
@@ -90,6 +92,7 @@ class FolderDataset:
             Path(root), split, images, masks, seed, image_pattern, mask_pattern, split_list, split_fractions
         )
         self._names = unique_names(Path(root), [image for image, _ in self._pairs])
+        self._check_foreground()
 
     @property
     def names(self) -> Sequence[str]:
@@ -118,6 +121,32 @@ class FolderDataset:
         """Image and mask."""
         image, mask = self._pairs[index]
         return str(image), str(mask)
+
+    def _check_foreground(self) -> None:
+        """Refuses masks of 0 and 255 alone, of which every 255 would silently be ignored, unless that is asked for.
+
+        The first mask with another id ends it, so that few are read of most sets.
+        """
+        said = self._ids or 255 in self._ignore_ids or -1 in self._ignore_ids
+        if said or self.taxonomy.ignore_index != 255 or self._encoding in ("rgb", "palette"):
+            return
+        step = max(1, len(self._pairs) // _LOOKED_AT)
+        seen: set[int] = set()
+        for _, mask in self._pairs[::step]:
+            try:
+                raw = raw_mask(mask)
+            except DataError:  # told when it is read, with its place
+                return
+            seen |= {-1} if raw.ndim == 3 else {int(raw.min()), int(raw.max())}
+            if seen - {0, 255} or not np.isin(raw, (0, 255)).all():
+                return
+        if seen == {0, 255}:
+            raise DataError(
+                f"{mask}: like the other masks of split '{self.split}', it holds nothing but 0 and 255, and 255 means"
+                f" ignore, which leaves one of the {self.taxonomy.num_classes} classes; if 255 is a class, name two"
+                " classes in taxonomy.toml and set data.ids = [0, 255] (`hs3 data init` does both); if it is none, set"
+                " data.ignore_ids = [255]"
+            )
 
 
 def find_pairs(
@@ -189,7 +218,26 @@ def list_of_pairs(root: Path, split: str, images: str, masks: str) -> Path | Non
     return None if named == there and is_list_of_names(lines, root, pattern) else listed
 
 
-def infer_taxonomy(root: Path, masks: str = "masks", mask_pattern: str = "") -> Taxonomy:
+def taxonomy_of_folder(root: Path | str, file: str = "", masks: str = "masks", mask_pattern: str = "") -> Taxonomy:
+    """Classes of a folder: those of a file, of ROOT/taxonomy.toml, or what the masks show.
+
+    Args:
+        root: Top folder.
+        file: Instead of ROOT/taxonomy.toml.
+        masks: See `infer_taxonomy`.
+        mask_pattern: Likewise.
+
+    Raises:
+        DataError: a file that cannot be used, or masks that do not tell.
+    """
+    if file:
+        return Taxonomy.load(Path(file))
+    if (own := Path(root) / "taxonomy.toml").exists():
+        return Taxonomy.load(own)
+    return infer_taxonomy(root, masks=masks, mask_pattern=mask_pattern)
+
+
+def infer_taxonomy(root: Path | str, masks: str = "masks", mask_pattern: str = "") -> Taxonomy:
     """Classes read off the mask files: the ids that occur (0..highest), or the colours, most frequent first.
 
     Black is a class like the others, unless it is on less than 10 % of the pixels of more than three colours: then it
@@ -204,6 +252,7 @@ def infer_taxonomy(root: Path, masks: str = "masks", mask_pattern: str = "") -> 
         DataError: no mask files, colours and ids mixed, fewer than two classes, or so many values that these are no
             masks.
     """
+    root = Path(root)
     files = [root / path for path in _mask_paths(root, masks, mask_pattern)]
     if not files and mask_pattern:
         raise DataError(f"no file below '{root}' fits data.mask_pattern = '{mask_pattern}'")
@@ -235,7 +284,8 @@ def infer_taxonomy(root: Path, masks: str = "masks", mask_pattern: str = "") -> 
             raise DataError(
                 f"the masks in '{root}' hold the ids {sorted(ids)[:8]}, where 255 means ignore; that makes"
                 f" {'one class' if highest == 0 else f'{highest + 1} classes'}; write ids 0, 1, 2, ... (a foreground"
-                " of 255 as 1), or list the classes in taxonomy.toml"
+                " of 255 as 1), or list the classes in taxonomy.toml and their ids in data.ids (`hs3 data init` writes"
+                " both)"
             )
         return Taxonomy.from_names([f"class_{i}" for i in range(highest + 1)])
     if is_black_void(colours):

@@ -31,7 +31,7 @@ if hasattr(os, "register_at_fork"):  # a process forked while another thread hol
     os.register_at_fork(before=_LIMIT.acquire, after_in_parent=_LIMIT.release, after_in_child=_LIMIT.release)
 
 
-def read_image(path: Path, upright: bool = False) -> Tensor:
+def read_image(path: Path | str, upright: bool = False) -> Tensor:
     """Pixels of an image file as RGB; 16-bit grey is scaled to 8 bit.
 
     Args:
@@ -44,7 +44,7 @@ def read_image(path: Path, upright: bool = False) -> Tensor:
     Raises:
         DataError: missing, truncated, no image, too large, or of 32-bit values, which have no known range.
     """
-    pixels, orientation = read_stored_image(path)
+    pixels, orientation = read_stored_image(Path(path))
     return turned(pixels, orientation) if upright else pixels
 
 
@@ -61,7 +61,7 @@ def read_stored_image(path: Path) -> tuple[Tensor, int]:
 
 
 def read_mask(
-    path: Path,
+    path: Path | str,
     taxonomy: Taxonomy,
     encoding: Encoding = "auto",
     ignore_ids: Sequence[int] = (),
@@ -86,7 +86,7 @@ def read_mask(
     Raises:
         DataError: unreadable, an id outside the taxonomy, or a colour that no class has; place and remedy are named.
     """
-    return read_stored_mask(path, taxonomy, encoding, ignore_ids, ids, ignore_colours)[0]
+    return read_stored_mask(Path(path), taxonomy, encoding, ignore_ids, ids, ignore_colours)[0]
 
 
 def read_stored_mask(

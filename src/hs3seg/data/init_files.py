@@ -72,9 +72,9 @@ class Written:
 
 
 def write_init(
-    folder: Path,
-    taxonomy: Path | None = None,
-    config: Path | None = None,
+    folder: Path | str,
+    taxonomy: Path | str | None = None,
+    config: Path | str | None = None,
     *,
     overwrite: bool = False,
     num_workers: int = 0,

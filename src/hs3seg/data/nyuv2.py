@@ -58,7 +58,7 @@ class NYUv2:
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         split: str,
         depth: Depth = "none",
         *,

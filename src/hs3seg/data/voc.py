@@ -34,7 +34,7 @@ class PascalVOC:
         DataError: a folder, the list or a file is missing.
     """
 
-    def __init__(self, root: Path, split: str, masks: str = MASKS, taxonomy: Taxonomy = VOC) -> None:
+    def __init__(self, root: Path | str, split: str, masks: str = MASKS, taxonomy: Taxonomy = VOC) -> None:
         self.split, self.taxonomy = split, taxonomy
         root = _find_root(Path(root))
         listed = root / LISTS / f"{split}.txt"

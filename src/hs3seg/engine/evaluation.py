@@ -28,7 +28,7 @@ from hs3seg.engine.protocol import Protocol, segment
 from hs3seg.engine.runtime import Runtime
 from hs3seg.errors import ConfigError
 from hs3seg.nn import ClassMeans, ConfusionCounter, Supervised
-from hs3seg.taxonomy import Grouping
+from hs3seg.taxonomy import Grouping, Taxonomy
 
 
 @runtime_checkable
@@ -55,7 +55,8 @@ class Evaluation:
         num_images: Images seen.
         num_ignored_pixels: Pixels without a class.
         all_ignored: Names of images in which no pixel has a class; they are kept and count as ignored.
-        samples: Arrays for the report: `names`, and per sample `i/image` (RGB), `i/truth`, `i/STAGE`, `i/final`.
+        samples: Arrays for the report: `names`, and per sample `i/image` (RGB), `i/truth`, `i/STAGE`, `i/final`; labels
+            are uint8, 255 = ignored, or uint16, 65535 = ignored, where there are more than 255 classes.
         embeddings: Per stage (K, C) mean feature of each class, where asked for.
         groupings: Per stage its classes' groups.
         protocol: How the images were looked at.
@@ -174,7 +175,7 @@ def evaluate(
     model = runtime.place(model).eval()
     groupings = {stage.stage: stage.grouping for stage in model.plan.stages}
     all_groupings = groupings | {"final": Grouping.identity(taxonomy.num_classes)}
-    counter = ConfusionCounter(all_groupings, taxonomy.ignore_index, runtime.device)
+    counter = ConfusionCounter(all_groupings, taxonomy.ignore_index, runtime.device, align_corners=model.align_corners)
     single = PerImageCounter(all_groupings, taxonomy.ignore_index) if per_image else None
     all_ignored: list[str] = []
     num_images = 0
@@ -209,7 +210,7 @@ def evaluate(
                         other.add(index, truth, final)
                 if index in wanted:
                     own = {stage: value[i] for stage, value in predictions.items()}
-                    samples.append((index, name, _sample(batch.images[i], batch.masks[i], own, taxonomy.ignore_index)))
+                    samples.append((index, name, _sample(batch.images[i], batch.masks[i], own, taxonomy)))
             task.advance(min(len(batch.names) * runtime.world_size, total))
     model.train(was_training)
     if edges is not None:
@@ -243,14 +244,16 @@ def _summed(counts: NDArray[np.int64], runtime: Runtime) -> NDArray[np.int64]:
 
 
 def _sample(
-    image: Tensor, mask: Tensor, predictions: Mapping[str, Tensor], ignore_index: int
+    image: Tensor, mask: Tensor, predictions: Mapping[str, Tensor], taxonomy: Taxonomy
 ) -> dict[str, NDArray[Any]]:
-    truth = torch.where(mask == ignore_index, 255, mask)
+    # The type's largest number means ignored, so that 8 bits hold 255 classes.
+    kind, ignored = ("uint8", 255) if taxonomy.num_classes <= 255 else ("uint16", 65535)
+    truth = torch.where(mask == taxonomy.ignore_index, ignored, mask)
     sample = {
         "image": image[:3].permute(1, 2, 0).numpy(),  # RGB, whatever channels follow
-        "truth": truth.to(torch.uint8).numpy(),
+        "truth": truth.numpy().astype(kind),
     }
-    return sample | {stage: value.to(torch.uint8).cpu().numpy() for stage, value in predictions.items()}
+    return sample | {stage: value.cpu().numpy().astype(kind) for stage, value in predictions.items()}
 
 
 def _pack(samples: Sequence[tuple[int, str, dict[str, NDArray[Any]]]]) -> dict[str, NDArray[Any]]:

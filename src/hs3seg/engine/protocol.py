@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from hs3seg.data.windows import windows
 from hs3seg.errors import ConfigError, nearest
 from hs3seg.nn import final_logits
+from hs3seg.nn.resize import aligns_corners
 
 Merge = Literal["auto", "probabilities", "logits", "mean_exp", "sum_exp", "hms"]
 MERGES: tuple[Merge, ...] = ("auto", "probabilities", "logits", "mean_exp", "sum_exp", "hms")
@@ -102,7 +103,7 @@ def segment(model: nn.Module, images: Tensor, protocol: Protocol) -> dict[str, T
         resolution for a single look, else (N, k, H, W) float32.
     """
     if protocol.is_single:
-        return dict(_run(model)(images))
+        return dict(_outputs(model, images))
     merge = protocol.merge
     # A network with attention may itself hold a trunk called `net`, so it is asked first.
     both: tuple[Any, Any] = (model, getattr(model, "net", None))
@@ -118,7 +119,7 @@ def segment(model: nn.Module, images: Tensor, protocol: Protocol) -> dict[str, T
     for scale in protocol.scales:
         scaled = _resized(images, (max(1, int(size[0] * scale)), max(1, int(size[1] * scale))))
         for name, scores in _look(_run(model), scaled, protocol, merge).items():
-            scores = _resized(scores, size)
+            scores = _resized(scores, size, aligns_corners(model))
             total[name] = total[name].add_(scores) if name in total else scores
     weight = 1.0 if merge == "sum_exp" else 1 / len(protocol.scales)
     return {name: scores.mul_(weight) for name, scores in total.items()}
@@ -145,11 +146,18 @@ def forward_by(protocol: Protocol) -> Callable[[nn.Module], Callable[[Tensor], T
 
 
 def _run(model: nn.Module) -> Run:
+    """Gives logits at the images' size."""
+
     def run(images: Tensor) -> Mapping[str, Tensor]:
-        output: Any = model(images)
-        return output if isinstance(output, dict) and "final" in output else {"final": final_logits(output)}
+        size = (images.shape[-2], images.shape[-1])
+        return {n: _resized(v.float(), size, aligns_corners(model)) for n, v in _outputs(model, images).items()}
 
     return run
+
+
+def _outputs(model: nn.Module, images: Tensor) -> Mapping[str, Tensor]:
+    output: Any = model(images)
+    return output if isinstance(output, dict) and "final" in output else {"final": final_logits(output)}
 
 
 def _by_attention(model: nn.Module, attention: Any, images: Tensor, protocol: Protocol) -> dict[str, Tensor]:
@@ -160,16 +168,15 @@ def _by_attention(model: nn.Module, attention: Any, images: Tensor, protocol: Pr
         stages = {name: value for name, value in _run(model)(given).items() if name != "final"}
         return {**stages, "final": attention(given, protocol.scales)}
 
-    return {
-        name: _resized(value.float(), size) for name, value in _mirrored(run, images, protocol.flip, "mean").items()
-    }
+    found = _mirrored(run, images, protocol.flip, "mean")
+    return {name: _resized(value.float(), size) for name, value in found.items()}
 
 
 def _look(run: Run, images: Tensor, protocol: Protocol, merge: Merge) -> dict[str, Tensor]:
     """Scores (N, k, h, w) of images at one scale."""
-    size = (images.shape[-2], images.shape[-1])
     if protocol.crop is None:
-        return {name: _resized(scores, size) for name, scores in _scores(run, images, protocol, merge).items()}
+        return _scores(run, images, protocol, merge)
+    size = (images.shape[-2], images.shape[-1])
     total: dict[str, Tensor] = {}
     covered = images.new_zeros(size, dtype=torch.float32)
     for (top, left, bottom, right), padded, inside in _windows(images, protocol):
@@ -201,14 +208,9 @@ def _windows(
 
 def _scores(run: Run, images: Tensor, protocol: Protocol, merge: Merge) -> dict[str, Tensor]:
     """Of one forward pass, or of two with the mirrored one, at the images' size, ready to be added up."""
-    size = (images.shape[-2], images.shape[-1])
-
-    def sized(given: Tensor) -> dict[str, Tensor]:
-        return {name: _resized(logits.float(), size) for name, logits in run(given).items()}
-
     if merge == "probabilities":
-        return _mirrored(lambda x: {n: v.softmax(1) for n, v in sized(x).items()}, images, protocol.flip, "mean")
-    logits = _mirrored(sized, images, protocol.flip, "sum" if merge == "sum_exp" else "mean")
+        return _mirrored(lambda x: {n: v.softmax(1) for n, v in run(x).items()}, images, protocol.flip, "mean")
+    logits = _mirrored(run, images, protocol.flip, "sum" if merge == "sum_exp" else "mean")
     return logits if merge == "logits" else {name: value.exp() for name, value in logits.items()}
 
 
@@ -221,7 +223,7 @@ def _mirrored(run: Run, images: Tensor, flip: bool, how: Literal["mean", "sum"])
     return {name: (value.float() + other[name].float().flip(-1)) * weight for name, value in outputs.items()}
 
 
-def _resized(maps: Tensor, size: Size) -> Tensor:
+def _resized(maps: Tensor, size: Size, align_corners: bool = False) -> Tensor:
     if tuple(maps.shape[-2:]) == size:
         return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)

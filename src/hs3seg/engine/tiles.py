@@ -77,7 +77,7 @@ class Tiling:
         return max(bottom - top for top, bottom in spans(height, self.height, self.overlap))
 
 
-def segment_tiles(score: Score, image: Tensor, tiling: Tiling) -> Iterator[Strip]:
+def segment_tiles(score: Score, image: Tensor, tiling: Tiling, *, align_corners: bool = False) -> Iterator[Strip]:
     """Scores of an image, tile by tile, from the top to the bottom.
 
     Softmax probabilities of the tiles are blended. What is held at a time: the image, one tile's scores and the
@@ -87,6 +87,7 @@ def segment_tiles(score: Score, image: Tensor, tiling: Tiling) -> Iterator[Strip
         score: Called with single tiles (1, C, tile height, tile width).
         image: (C, H, W) uint8.
         tiling: Size and overlap.
+        align_corners: How a tile's scores are enlarged, as in `F.interpolate`.
 
     Yields:
         Strips that cover each row once; their scores are logarithms of probabilities.
@@ -100,7 +101,7 @@ def segment_tiles(score: Score, image: Tensor, tiling: Tiling) -> Iterator[Strip
     for number, (top, bottom) in enumerate(rows):
         for (left, right), across in zip(columns, column_weights, strict=True):
             scores = score(image[None, :, top:bottom, left:right])
-            probabilities = _resized(scores, (bottom - top, right - left))[0].softmax(0)
+            probabilities = _resized(scores, (bottom - top, right - left), align_corners)[0].softmax(0)
             if strip is None:
                 strip = probabilities.new_zeros(len(probabilities), tiling.strip_rows(height), width)
             weights = row_weights[number][:, None] * across
@@ -118,28 +119,33 @@ def segment_tiles(score: Score, image: Tensor, tiling: Tiling) -> Iterator[Strip
         del shared
 
 
-def segment_whole(scores: Tensor, size: tuple[int, int]) -> Iterator[Strip]:
+def segment_whole(scores: Tensor, size: tuple[int, int], *, align_corners: bool = False) -> Iterator[Strip]:
     """Scores at another size, by strips: all classes at full resolution are never held at once.
 
     Args:
         scores: (K, h, w).
         size: (H, W).
+        align_corners: As in `F.interpolate`.
 
     Yields:
-        Strips of bilinear values (pixel centres at halves), from the top to the bottom.
+        Strips of bilinear values, from the top to the bottom.
     """
     step = rows_at_once(len(scores), size[1])
     if step >= size[0]:
-        yield 0, _resized(scores[None].float(), size)[0]
+        yield 0, _resized(scores[None].float(), size, align_corners)[0]
         return
-    ratio = scores.shape[-2] / size[0]
+    height = scores.shape[-2]
     for top in range(0, size[0], step):
         bottom = min(top + step, size[0])
-        at = ((torch.arange(top, bottom, device=scores.device) + 0.5) * ratio - 0.5).clamp(min=0)
+        rows = torch.arange(top, bottom, device=scores.device)
+        if align_corners:
+            at = rows * ((height - 1) / max(size[0] - 1, 1))
+        else:
+            at = ((rows + 0.5) * (height / size[0]) - 0.5).clamp(min=0)
         upper = at.long()
-        lower = (upper + 1).clamp(max=scores.shape[-2] - 1)
+        lower = (upper + 1).clamp(max=height - 1)
         part = torch.lerp(scores[:, upper].float(), scores[:, lower].float(), (at - upper)[:, None])  # (K, rows, w)
-        yield top, _resized(part[None], (bottom - top, size[1]))[0]
+        yield top, _resized(part[None], (bottom - top, size[1]), align_corners)[0]
 
 
 def spans(length: int, tile: int, overlap: int) -> list[Span]:
@@ -174,10 +180,10 @@ def rows_at_once(num_classes: int, width: int) -> int:
     return max(1, STRIP_BYTES // (4 * num_classes * width))
 
 
-def _resized(scores: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(scores: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     if tuple(scores.shape[-2:]) == size:
         return scores
-    return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(scores, size=size, mode="bilinear", align_corners=align_corners)
 
 
 def _round_up(pixels: int) -> int:

@@ -5,8 +5,6 @@ Nothing here unpickles code: weights are safetensors, and training state is load
 
 import hashlib
 import json
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hs3seg.errors import CheckpointError
-from hs3seg.files import write_atomically
+from hs3seg.errors import CheckpointError, reason_of
+from hs3seg.files import UNREADABLE, write_atomically
 
 FORMAT = "hs3seg-1"
 _KEY = "hs3seg"
 
 
-def save_weights(path: Path, model: nn.Module, description: Mapping[str, Any]) -> None:
+def save_weights(path: Path | str, model: nn.Module, description: Mapping[str, Any]) -> None:
     """Writes a model's state dict and a plain description of how to build it, atomically.
 
     Args:
@@ -53,12 +51,13 @@ def hash_weights(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads tensors and description of a weight file of ours.
 
     Raises:
         CheckpointError: missing, truncated, a pickle, or not written by hs3seg.
     """
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"weight file '{path}' does not exist; `hs3 train` or `hs3 run` writes one")
     if _is_pickle(path):
@@ -113,10 +112,10 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except UNREADABLE as error:
         raise CheckpointError(
-            f"{path}: not a training state that can be trusted ({reason}); delete it to start this training anew"
+            f"{path}: not a training state that can be trusted ({reason_of(error)}); delete it to start this training"
+            " anew"
         ) from None
     if not isinstance(state, dict) or "identity" not in state:
         raise CheckpointError(f"{path}: not a training state of hs3seg; delete it to start this training anew")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from hs3seg.errors import NetworkError
+from hs3seg.export.runners import Runner
 from hs3seg.nn import Cost, count_cost, final_logits
 from hs3seg.nn.taps import like_weights
 
@@ -70,7 +71,7 @@ def certify(
 
     Args:
         before: The plain network with the trained weights, e.g. a copy taken before `supervise` and filled with them.
-        after: What is deployed, e.g. `model.strip()`.
+        after: What is deployed, e.g. `model.strip()`, or `load_runner(folder)` of what `save_pretrained` wrote.
         example: Images (N, C, H, W), normalised.
         repeats: Timed runs of each, in turn.
         tolerance: Largest difference of a logit; 0 = bit-equal.
@@ -78,9 +79,7 @@ def certify(
     Raises:
         NetworkError: a network's parameters are not known (an exported file), or no final logits are found.
     """
-    for name, net in (("before", before), ("after", after)):
-        if not any(True for _ in net.parameters()):
-            raise NetworkError(f"'{name}' has no parameters to count; certify networks of torch, not exported files")
+    before, after = network_of(before, "before"), network_of(after, "after")
     shape = (1, *example.shape[1:])
     with _evaluation(before, after):
         costs = count_cost(before, shape), count_cost(after, shape)
@@ -97,6 +96,22 @@ def certify(
         tolerance,
         tuple(_reasons(*costs, idle, difference, tolerance)),
     )
+
+
+def network_of(net: nn.Module, name: str) -> nn.Module:
+    """The network whose cost can be counted: of the runner of a folder the one inside.
+
+    Args:
+        net: Network, or what `load_runner` gave.
+        name: What the error calls it.
+
+    Raises:
+        NetworkError: there is none, since an exported file holds a graph.
+    """
+    found = net.network if isinstance(net, Runner) else net
+    if found is None or not any(True for _ in found.parameters()):
+        raise NetworkError(f"'{name}' has no parameters to count; certify networks of torch, not exported files")
+    return found
 
 
 def find_idle(net: nn.Module, example: Tensor) -> dict[str, int]:

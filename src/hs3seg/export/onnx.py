@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.errors import NetworkError
+from hs3seg.export.description import described
 from hs3seg.export.optional import quiet, require
 from hs3seg.export.parity import TOLERANCE, ExportReport, Parity, check_parity, deployed
 from hs3seg.export.program import DESCRIPTION, file_path, trace
@@ -43,7 +44,8 @@ def export_onnx(
         dynamic: Batch, height and width are free; False = they are the example's.
         opset: ONNX version of the operators, 18 or later.
         tolerance: Largest difference of a logit from eager.
-        description: Stored in the file's metadata: taxonomy, normalisation, anything JSON takes.
+        description: Stored in the file's metadata: a `Taxonomy`, mean and std as lists, tensors or arrays, anything
+            JSON takes.
 
     Raises:
         NetworkError: a library is missing, the network cannot be traced, stage heads are still on it, or the file is
@@ -56,7 +58,7 @@ def export_onnx(
     found: list[Parity] = []
     with deployed(net) as plain, torch.no_grad():
         program = _convert(plain, example, dynamic, opset)
-        program.model.metadata_props[DESCRIPTION] = json.dumps(dict(description or {}))
+        program.model.metadata_props[DESCRIPTION] = described(description)
 
         def write(temporary: Path) -> None:
             program.save(str(temporary), external_data=False)

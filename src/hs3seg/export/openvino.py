@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.errors import NetworkError
+from hs3seg.export.description import described
 from hs3seg.export.optional import quiet, require
 from hs3seg.export.parity import TOLERANCE, ExportReport, Parity, check_parity, deployed, measure_parity
 from hs3seg.export.program import DESCRIPTION, file_path, trace
@@ -73,7 +74,7 @@ def export_openvino(
         source: The network's `.onnx` file, which is then converted; None = converted from torch.
         dynamic: Batch, height and width are free; as in the source.
         tolerance: Largest difference of a logit from eager.
-        description: Stored in the file: taxonomy, normalisation, anything JSON takes.
+        description: Stored in the file: a `Taxonomy`, mean and std as lists, tensors or arrays, anything JSON takes.
 
     Raises:
         NetworkError: a library is missing, the network cannot be converted, or the file is not the network.
@@ -163,7 +164,7 @@ def _save(
     description: Mapping[str, Any] | None,
 ) -> ExportReport:
     """Writes both files beside their place, checks them, and moves them."""
-    model.set_rt_info(json.dumps(dict(description or {})), DESCRIPTION)
+    model.set_rt_info(described(description), DESCRIPTION)
     model.outputs[0].get_tensor().set_names({"logits"})
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_suffix(".bin")

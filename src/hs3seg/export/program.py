@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from hs3seg.errors import NetworkError
+from hs3seg.export.description import described
 from hs3seg.export.optional import quiet
 from hs3seg.export.parity import TOLERANCE, ExportReport, Parity, check_parity, deployed
 from hs3seg.files import write_atomically
@@ -40,7 +41,7 @@ def export_program(
         example: Images (N, C, H, W), normalised.
         dynamic: Batch, height and width are free; False = they are the example's.
         tolerance: Largest difference of a logit.
-        description: Stored with it: taxonomy, normalisation, anything JSON takes.
+        description: Stored with it: a `Taxonomy`, mean and std as lists, tensors or arrays, anything JSON takes.
 
     Raises:
         NetworkError: the network cannot be traced, or the file is not the network.
@@ -50,7 +51,7 @@ def export_program(
     def write(temporary: Path) -> None:
         # A file, not its name: torch wants names that end in .pt2.
         with temporary.open("wb") as file:
-            about = {DESCRIPTION: json.dumps(dict(description or {}))}
+            about = {DESCRIPTION: described(description)}
             torch.export.save(program, cast("Any", file), extra_files=about)
         run, _ = load_program(temporary)
         found.append(check_parity(run, plain, example, dynamic=dynamic, tolerance=tolerance))

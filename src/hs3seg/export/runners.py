@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hs3seg.errors import CheckpointError, NetworkError
+from hs3seg.errors import CheckpointError, NetworkError, reason_of
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
 
@@ -33,6 +33,13 @@ class Runner(nn.Module):
         self._run = run
         self.training = False
 
+    @property
+    def network(self) -> nn.Module | None:
+        """The network itself, whose parameters can be counted, where a folder holds one; None for graphs."""
+        from hs3seg.export.pretrained import PretrainedSegmenter
+
+        return self._run.net if isinstance(self._run, PretrainedSegmenter) else None
+
     def train(self, mode: bool = True) -> "Runner":  # noqa: ARG002
         """Stays in evaluation mode: a graph has no other."""
         return self
@@ -47,7 +54,7 @@ class Runner(nn.Module):
             try:
                 return self._run(images.float())
             except (AssertionError, RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                reason = reason_of(error)
                 raise NetworkError(
                     f"{self.path}: does not take images of {tuple(images.shape)} ({reason}); give other sizes, or"
                     " export for this one (--fixed_size)"

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hs3seg.data import DigitScenes, EvaluationTransform, FolderDataset, Subset, analysis_split, infer_taxonomy
+from hs3seg.config import data_of_folder
+from hs3seg.data import DigitScenes, EvaluationTransform, FolderDataset, Subset, analysis_split, taxonomy_of_folder
 from hs3seg.data.loader import Transform
 from hs3seg.data.sample import SegmentationDataset
 from hs3seg.data.transforms import resize_labels
@@ -97,7 +98,8 @@ def open_parts(
 
     Args:
         source: `digits`, or a folder in one of the layouts of `FolderDataset`, with the splits `train` and `val`; its
-            classes are those of taxonomy.toml inside, or what the masks hold.
+            classes are those of taxonomy.toml inside, or what the masks hold. Splits and how masks are read are those
+            of hs3.toml inside, if `hs3 data init` wrote one.
         size: (height, width) of all images.
         num_images: Training scenes, for digits; a quarter as many for `val`.
         fraction: Share of the analysis part.
@@ -106,6 +108,7 @@ def open_parts(
 
     Raises:
         DataError: no such folder, or its files cannot be used.
+        ConfigError: its hs3.toml cannot be read.
     """
     train: SegmentationDataset
     val: SegmentationDataset
@@ -116,9 +119,13 @@ def open_parts(
         root = Path(source)
         if not root.is_dir():
             raise DataError(f"data folder '{root}' does not exist; give a folder of images and masks, or 'digits'")
-        file = root / "taxonomy.toml"
-        taxonomy = Taxonomy.load(file) if file.is_file() else infer_taxonomy(root)
-        train, val = (FolderDataset(root, split, taxonomy, seed=seed) for split in ("train", "val"))
+        data = data_of_folder(root)
+        taxonomy = taxonomy_of_folder(root, data.taxonomy, data.masks, data.mask_pattern)
+        others = [split for split in data.evaluate_splits if split != data.train_split]
+        held_out = "val" if "val" in others or not others else others[0]
+        train, val = (
+            FolderDataset(root, split, taxonomy, seed=seed, **data.reading) for split in (data.train_split, held_out)
+        )
     return cut_parts(train, val, size, fraction=fraction, seed=seed, as_dict=as_dict)
 
 

@@ -16,3 +16,11 @@ def need(library: str, extra: str) -> None:
             f"hs3seg.integrations.{extra} needs the library '{library}', which is not installed;"
             f" pip install 'hs3seg[{extra}]'"
         )
+
+
+def ignore_index_of(criterion: object, said: int | None = None) -> int:
+    """The label that does not count: what the user said, else that of the loss, else 255."""
+    if said is not None:
+        return said
+    found = getattr(criterion, "ignore_index", None)
+    return found if isinstance(found, int) else 255

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor, nn
 
 from hs3seg.errors import NetworkError, PlanError
-from hs3seg.integrations.extras import need
+from hs3seg.integrations.extras import ignore_index_of, need
 from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, OnlineLoss, Supervised, supervise
 
 if TYPE_CHECKING:
@@ -110,13 +110,20 @@ class ConfusionCallback(Callback):
     Args:
         path: Where the matrices are written after each validation, for `hs3 plan --confusion PATH`; None = nowhere.
         labels: The labels (N, H, W) of a batch; default its second item.
+        ignore_index: Label that does not count; default that of the module's `criterion`, or 255 where it has none.
 
     Attributes:
         recorder: The counts; None before the first validation.
     """
 
-    def __init__(self, path: str | Path | None = None, labels: Callable[[Any], Tensor] | None = None) -> None:
-        self.path, self._labels = path, labels or _second
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        labels: Callable[[Any], Tensor] | None = None,
+        *,
+        ignore_index: int | None = None,
+    ) -> None:
+        self.path, self._labels, self._ignore_index = path, labels or _second, ignore_index
         self.recorder: ConfusionRecorder | None = None
         self._outputs: dict[str, Tensor] | None = None
         self._handle: RemovableHandle | None = None
@@ -131,7 +138,10 @@ class ConfusionCallback(Callback):
                 f"{type(pl_module).__name__} holds {len(found)} supervised networks, ConfusionCallback counts for one;"
                 " make it with hs3seg.supervise(net, example=images) and keep it as an attribute"
             )
-        self.recorder = ConfusionRecorder(found[0].plan)
+        criterion = getattr(pl_module, "criterion", None)
+        self.recorder = ConfusionRecorder(
+            found[0].plan, ignore_index_of(criterion, self._ignore_index), found[0].align_corners
+        )
         self._handle = found[0].register_forward_hook(self._catch)
 
     def on_validation_batch_end(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.errors import NetworkError, PlanError
-from hs3seg.integrations.extras import need
+from hs3seg.integrations.extras import ignore_index_of, need
 from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, Supervised
 
 need("transformers", "transformers")
@@ -78,7 +78,9 @@ class SupervisedTrainerMixin:
                     "the plan has an [online] table, which this Trainer cannot follow; train with `hs3 train`,"
                     " Lightning or a loop of your own and OnlineLoss, or give a plan with fixed groups"
                 )
-            self.criterion = HierarchicalLoss(supervised.plan, auxiliary=supervised.auxiliary)
+            self.criterion = HierarchicalLoss(
+                supervised.plan, auxiliary=supervised.auxiliary, align_corners=supervised.align_corners
+            )
         labels = inputs[self.labels_key]
         self.criterion.to(labels.device).train(model.training)
         outputs = model(inputs[self.images_key])
@@ -86,14 +88,17 @@ class SupervisedTrainerMixin:
         return (loss, {"logits": outputs["final"]}) if return_outputs else loss
 
     @torch.no_grad()
-    def collect_confusion(self, dataset: Any) -> ConfusionRecorder:
+    def collect_confusion(self, dataset: Any, ignore_index: int | None = None) -> ConfusionRecorder:
         """Counts what every stage confuses on a data set that the model has not been trained on (Sec. 3.1.1).
 
         Args:
             dataset: Like the Trainer's `eval_dataset`.
+            ignore_index: Label that does not count; default that of `criterion`, or 255 where it has none.
         """
         trainer, supervised = cast("Any", self), self.supervised
-        recorder = ConfusionRecorder(supervised.plan)
+        recorder = ConfusionRecorder(
+            supervised.plan, ignore_index_of(self.criterion, ignore_index), supervised.align_corners
+        )
         mode = supervised.training
         supervised.eval()
         with trainer.compute_loss_context_manager():

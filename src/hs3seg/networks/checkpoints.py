@@ -1,6 +1,5 @@
 """Public checkpoints into our networks, whole or not at all, and back."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hs3seg.errors import CheckpointError, nearest
-from hs3seg.files import write_atomically
+from hs3seg.errors import CheckpointError, nearest, reason_of
+from hs3seg.files import UNREADABLE, write_atomically
 from hs3seg.networks.fuse import FusedSegmenter
 from hs3seg.networks.hms import MultiScale
 from hs3seg.networks.hrnet import HRNetTrunk
@@ -109,7 +108,7 @@ def load_public_checkpoint(
     return LoadReport(layout.name, tuple(values), tuple(unused), tuple(missing), tuple(widened))
 
 
-def save_public_checkpoint(net: nn.Module, path: Path, layout: str) -> None:
+def save_public_checkpoint(net: nn.Module, path: Path | str, layout: str) -> None:
     """Writes a network's weights in an official layout, so that others' tools can read them.
 
     Args:
@@ -154,9 +153,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{path}: not a weight file that can be trusted ({reason}); use .safetensors") from None
+    except (SafetensorError, *UNREADABLE) as error:
+        raise CheckpointError(
+            f"{path}: not a weight file that can be trusted ({reason_of(error)}); use .safetensors"
+        ) from None
     if not isinstance(values, Mapping):
         raise CheckpointError(f"{path}: holds {type(values).__name__}, not named tensors")
     return values

@@ -103,7 +103,8 @@ class FusedSegmenter(nn.Module):
         logits: dict[str, Tensor] = {}
         enhanced: list[Tensor] = []
         for stage in self.num_groups:
-            own = merge_maps(self._caught.pop(stage), stage, (images.shape[-2], images.shape[-1]), self._layouts[stage])
+            size = (images.shape[-2], images.shape[-1])
+            own = merge_maps(self._caught.pop(stage), stage, size, self._layouts[stage], self.align_corners)
             logits[stage], stage_map = self.blocks[_key(stage)](own)
             enhanced.append(stage_map)
         size = (features.shape[-2], features.shape[-1])

@@ -16,6 +16,81 @@ from hs3seg.nn.strips import Strips, in_full_precision
 from hs3seg.taxonomy import Grouping
 
 
+def check_outputs(outputs: object, taker: str) -> None:
+    """Makes sure that outputs come by name.
+
+    Args:
+        outputs: What was given in the place of output -> tensor.
+        taker: Who was given it, for the error, e.g. `the loss`.
+
+    Raises:
+        PlanError: they do not.
+    """
+    if not isinstance(outputs, Mapping):
+        what = "one tensor" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise PlanError(f"{taker} was given {what}; give it all that the supervised network returns, stage by stage")
+
+
+def whole_labels(labels: Tensor) -> Tensor:
+    """Labels of any integers as int64, in which no ignore label becomes a class: of a byte, -100 is 156.
+
+    Args:
+        labels: Integers or bool, any shape.
+
+    Raises:
+        DataError: they are no tensor, or not whole: cut off, a mask scaled to 0..1 would be all class 0.
+    """
+    given: object = labels
+    if not isinstance(given, Tensor):
+        raise DataError(f"labels are of type {type(given).__name__}; give a tensor (N, H, W) of class ids")
+    if labels.is_floating_point() or labels.is_complex():
+        raise DataError(
+            f"labels are {str(labels.dtype).removeprefix('torch.')}, and must be whole class ids; read masks with"
+            " PILToTensor instead of ToTensor or scale=True, which scale them, or give (mask * 255).round().long()"
+        )
+    return labels.long()
+
+
+def check_shapes(logits: Tensor, labels: Tensor) -> None:
+    """Makes sure that each image has its logits and its labels.
+
+    Args:
+        logits: (N, k, h, w).
+        labels: (N, H, W).
+
+    Raises:
+        PlanError: other shapes.
+    """
+    if labels.ndim != 3 or logits.ndim != 4 or len(labels) != len(logits):
+        raise PlanError(
+            f"labels of shape {tuple(labels.shape)} for logits of shape {tuple(logits.shape)}; give (N, H, W) for"
+            " (N, k, h, w)"
+        )
+
+
+def check_range(labels: Tensor, known: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Makes sure that labels are classes; waits for the device that they are on.
+
+    Args:
+        labels: int64, any shape.
+        known: The same shape, bool: False where ignored.
+        num_classes: K.
+        ignore_index: Named in the error.
+
+    Raises:
+        DataError: one of them is not in 0..K-1.
+    """
+    if not labels.numel():
+        return
+    low, high = (int(value) for value in labels.where(known, 0).aminmax())
+    if low < 0 or high >= num_classes:
+        found = low if low < 0 else high
+        raise DataError(
+            f"label {found} in a mask of {num_classes} classes; labels are 0..{num_classes - 1} or the ignore label"
+            f" {ignore_index}: mend the mask, or give ignore_index={found} if that label does not count"
+        )
+
+
 def predict(logits: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
     """The best group of each pixel of the bilinearly enlarged logits.
 
@@ -82,12 +157,16 @@ class ConfusionCounter:
             Output -> predicted groups (N, H, W), see `predict`.
 
         Raises:
-            PlanError: an output is unknown or has another number of groups than its grouping.
-            DataError: a label is no class.
+            PlanError: outputs do not come by name; one is unknown, has another number of groups than its grouping, or
+                shapes do not fit.
+            DataError: a label is no class, or labels are not whole numbers.
         """
+        check_outputs(outputs, "the counter")
+        labels = whole_labels(labels)
         for name, logits in outputs.items():
             if name not in self.counts:
                 raise PlanError(f"no grouping for the output '{name}'; {nearest(name, self.counts)}")
+            check_shapes(logits, labels)
             if logits.shape[1] != len(self.counts[name]):
                 raise PlanError(
                     f"output '{name}' has {logits.shape[1]} groups, its grouping {len(self.counts[name])}; give the"
@@ -107,13 +186,8 @@ class ConfusionCounter:
     def _count(self, name: str, labels: Tensor, known: Tensor, prediction: Tensor) -> None:
         counts, groups = self.counts[name], self._groups[name]
         classes, k = len(groups), len(counts)
-        low, high = (int(value) for value in labels.where(known, 0).aminmax())
-        if low < 0 or high >= classes:
-            raise DataError(
-                f"label {low if low < 0 else high} in a mask of {classes} classes; labels are 0..{classes - 1} or the"
-                f" ignore label {self.ignore_index}"
-            )
+        check_range(labels, known, classes, self.ignore_index)
         # Ignored pixels get a row of their own, and rows are merged when they are counted: that moves no pixels.
-        cells = labels.where(known, classes).long().mul_(k).add_(prediction.long())
+        cells = labels.where(known, classes).mul_(k).add_(prediction.long())
         rows = torch.bincount(cells.flatten(), minlength=(classes + 1) * k).view(-1, k)
         counts.index_add_(0, groups, rows[:classes].to(counts.device))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hs3seg.errors import PlanError
+from hs3seg.nn.counting import check_shapes, whole_labels
 from hs3seg.nn.strips import Strips, in_full_precision, length
 
 
@@ -198,6 +199,7 @@ def enlarged_cross_entropy(
 
     Raises:
         PlanError: shapes do not fit.
+        DataError: labels are not whole numbers.
     """
     return _call(logits, labels, class_weights, label_smoothing, ignore_index, align_corners, None, 0)
 
@@ -229,11 +231,8 @@ def _call(logits: Tensor, labels: Tensor, class_weights: Tensor | None, *options
     groups = logits.shape[1]
     if class_weights is not None and len(class_weights) != groups:
         raise PlanError(f"{len(class_weights)} class weights for logits of {groups} groups; give one weight per group")
-    if labels.ndim != 3 or len(labels) != len(logits):
-        raise PlanError(
-            f"labels of shape {tuple(labels.shape)} for logits of shape {tuple(logits.shape)}; give (N, H, W) for"
-            " (N, k, h, w)"
-        )
+    labels = whole_labels(labels)
+    check_shapes(logits, labels)
     with_gradient = logits.requires_grad and torch.is_grad_enabled()
     loss, total, _ = _operator(logits, labels, class_weights, *options, with_gradient)
     return loss, total.detach()

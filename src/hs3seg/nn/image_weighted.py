@@ -27,15 +27,19 @@ class ImageWeightedCrossEntropy(nn.Module):
         num_groups: k.
         ignore_index: Label that does not count.
         per: Whose labels make the weights: each `image`'s own, or the whole `batch`'s.
+        align_corners: How logits are enlarged, as in `F.interpolate`.
     """
 
-    def __init__(self, num_groups: int, ignore_index: int = 255, per: Per = "image") -> None:
+    def __init__(
+        self, num_groups: int, ignore_index: int = 255, per: Per = "image", align_corners: bool = False
+    ) -> None:
         super().__init__()
         if num_groups < 1:
             raise ConfigError(f"num_groups = {num_groups}; give the number of groups, at least 1")
         if per not in PER:
             raise ConfigError(f"unknown per = '{per}'; {nearest(per, PER)}")
         self.num_groups, self.ignore_index, self.per = num_groups, ignore_index, per
+        self.align_corners = align_corners
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the images of their weighted means.
@@ -60,7 +64,11 @@ class ImageWeightedCrossEntropy(nn.Module):
         for i, own in enumerate(counts):
             class_weights = group_weights(counts.sum(0) if self.per == "batch" else own)
             losses, weight = enlarged_cross_entropy(
-                logits[i : i + 1], labels[i : i + 1], class_weights, ignore_index=self.ignore_index
+                logits[i : i + 1],
+                labels[i : i + 1],
+                class_weights,
+                ignore_index=self.ignore_index,
+                align_corners=self.align_corners,
             )
             total = total + losses / weight.clamp(min=1)  # each weight is at least 1
             images = images + (weight > 0)

@@ -18,8 +18,6 @@ Shapes: N batch, k groups, H x W the labels' size, h x w the logits', T tiles of
 """
 
 import math
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hs3seg.errors import CheckpointError, ConfigError, DataError
+from hs3seg.errors import CheckpointError, ConfigError, DataError, reason_of
+from hs3seg.files import UNREADABLE
 from hs3seg.nn.resize import resize
 
 # Which entries of the 2 x 3 affine matrix [a b shift_x; c d shift_y] the outputs are, by how many there are.
@@ -83,10 +82,16 @@ class InverseFormLoss(nn.Module):
             images have this aspect: 3 x 6 is Cityscapes'.
         radius: Half width of a boundary, in pixels of the labels; the released labels have 2.
         ignore_index: Label that does not count; labels from k on do not count either.
+        align_corners: How logits are enlarged, as in `F.interpolate`.
     """
 
     def __init__(
-        self, net: InverseNet, tiles: tuple[int, int] = (3, 6), radius: int = 2, ignore_index: int = 255
+        self,
+        net: InverseNet,
+        tiles: tuple[int, int] = (3, 6),
+        radius: int = 2,
+        ignore_index: int = 255,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         if min(tiles) < 1 or radius < 1:
@@ -96,6 +101,7 @@ class InverseFormLoss(nn.Module):
             )
         self.net = net.requires_grad_(False)
         self.tiles, self.radius, self.ignore_index = tiles, radius, ignore_index
+        self.align_corners = align_corners
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the tiles that have a true boundary.
@@ -112,7 +118,8 @@ class InverseFormLoss(nn.Module):
             valid = (labels != self.ignore_index) & (labels >= 0) & (labels < groups)
             # Both maps are left out wherever an ignored pixel is within reach.
             known = _window_max((~valid).float()[:, None], self.radius)[:, 0] == 0  # (N, H, W)
-            shares = F.softmax(resize(logits.float(), (labels.shape[-2], labels.shape[-1])), dim=1)  # (N, k, H, W)
+            size = (labels.shape[-2], labels.shape[-1])
+            shares = F.softmax(resize(logits.float(), size, self.align_corners), dim=1)  # (N, k, H, W)
             predicted = self._tiles(boundary_map(shares, self.radius) * known)  # (T, t, t)
             true = self._tiles(label_boundaries(labels, self.radius) * known)
             counts = (true.flatten(1).amax(1) > 0).float()  # (T,)
@@ -163,8 +170,8 @@ def load_inverse_net(path: Path) -> InverseNet:
         raise CheckpointError(f"InverseForm weights '{path}' do not exist; {_SOURCE}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+    except UNREADABLE as error:
+        reason = reason_of(error)
         raise CheckpointError(f"{path}: not a weight file that can be trusted ({reason}); {_SOURCE}") from None
     tensors = _unwrap(content)
     wanted = [f"{layer}.{kind}" for layer in _LAYERS for kind in ("weight", "bias")]

@@ -4,6 +4,7 @@ Shapes: N batch, k groups of a stage, H x W the labels' size, h x w the logits'.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +14,24 @@ from torch import Tensor, nn
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.errors import ConfigError, PlanError, nearest
+from hs3seg.nn.counting import check_outputs, check_range, check_shapes, whole_labels
 from hs3seg.nn.fused_cross_entropy import enlarged_cross_entropy, hardest_cross_entropy
 from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
+from hs3seg.nn.inverseform import InverseFormLoss
+from hs3seg.nn.resize import resize
 from hs3seg.nn.rmi import RMI
 from hs3seg.taxonomy import Grouping
 
+PlanLike = SupervisionPlan | Path | str
+"""A plan, or the path of a plan.toml."""
 Measure = Callable[[], Mapping[str, NDArray[Any]]]
 """Gives stage -> (K, K) pixel counts, and `final`."""
 LossKind = Literal["cross_entropy", "ohem", "image_weighted", "rmi"]
+LOSS_KINDS: tuple[LossKind, ...] = ("cross_entropy", "ohem", "image_weighted", "rmi")
 WeightKind = Literal["none", "inverse_log", "inverse_sqrt", "median"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("none", "inverse_log", "inverse_sqrt", "median")
+# Batches whose labels are looked at where that waits for the device: enough for a wrong mask format or taxonomy.
+_LOOKS = 3
 
 
 class CrossEntropy(nn.Module):
@@ -32,32 +41,46 @@ class CrossEntropy(nn.Module):
         class_weights: (k,) or None.
         label_smoothing: Share of the target spread over all groups, 0..1.
         ignore_index: Label that does not count.
+        align_corners: How logits are enlarged, as in `F.interpolate`.
     """
 
     class_weights: Tensor | None
 
     def __init__(
-        self, class_weights: Tensor | None = None, label_smoothing: float = 0.0, ignore_index: int = 255
+        self,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = 255,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise ConfigError(f"label_smoothing = {label_smoothing}; give a share between 0 and 1, e.g. 0.1")
         self.register_buffer("class_weights", class_weights)
         self.label_smoothing = label_smoothing
-        self.ignore_index = ignore_index
+        self.ignore_index, self.align_corners = ignore_index, align_corners
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean over the labelled pixels (weighted, if there are weights).
 
         Args:
             logits: (N, k, h, w).
-            labels: (N, H, W) int64.
+            labels: (N, H, W) integers.
 
         Returns:
             Scalar; a batch without a labelled pixel gives a zero that has a gradient.
+
+        Raises:
+            PlanError: shapes do not fit.
+            DataError: labels are not whole numbers.
         """
         losses, weight = enlarged_cross_entropy(
-            logits, labels, self.class_weights, self.label_smoothing, self.ignore_index
+            logits,
+            labels,
+            self.class_weights,
+            self.label_smoothing,
+            self.ignore_index,
+            self.align_corners,
         )
         # At least a tiny number: torch divides zero by zero where nothing is labelled.
         return losses / weight.clamp(min=1e-12)
@@ -71,6 +94,7 @@ class Ohem(nn.Module):
         min_kept: At least this many pixels of the batch are kept (all labelled ones if fewer).
         class_weights: (k,) or None.
         ignore_index: Label that does not count.
+        align_corners: How logits are enlarged, as in `F.interpolate`.
     """
 
     class_weights: Tensor | None
@@ -81,6 +105,7 @@ class Ohem(nn.Module):
         min_kept: int = 131072,
         class_weights: Tensor | None = None,
         ignore_index: int = 255,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         if not 0 <= threshold <= 1 or min_kept < 1:
@@ -89,12 +114,19 @@ class Ohem(nn.Module):
                 " a number of pixels (at least 1)"
             )
         self.register_buffer("class_weights", class_weights)
-        self.threshold, self.min_kept, self.ignore_index = threshold, min_kept, ignore_index
+        self.threshold, self.min_kept = threshold, min_kept
+        self.ignore_index, self.align_corners = ignore_index, align_corners
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of the kept pixels; logits (N, k, h, w), labels (N, H, W) int64."""
+        """Mean loss of the kept pixels; logits (N, k, h, w), labels (N, H, W) integers; raises as `CrossEntropy`."""
         losses, kept = hardest_cross_entropy(
-            logits, labels, self.threshold, self.min_kept, self.class_weights, self.ignore_index
+            logits,
+            labels,
+            self.threshold,
+            self.min_kept,
+            self.class_weights,
+            self.ignore_index,
+            self.align_corners,
         )
         return losses / kept.clamp(min=1)
 
@@ -103,34 +135,44 @@ class HierarchicalLoss(nn.Module):
     """The loss of Eq. 1: sum over stages of gamma_i L_i on the stage's groups, plus the loss of the final output.
 
     Args:
-        plan: Groups and gamma of each stage.
+        plan: Groups and gamma of each stage, or the path of a plan.toml.
         ignore_index: Label that does not count; it stays as it is in every grouping.
         criteria: Stage, `final` or auxiliary output -> module of (logits, labels); default plain cross-entropy, for
-            auxiliary outputs that of `final`.
-        auxiliary: Weights of the network's own auxiliary outputs, which have all classes, e.g. `Supervised.auxiliary`.
-        extra: Name -> (module of (logits, labels), weight): further terms on the final output, such as InverseForm's.
+            auxiliary outputs that of `final`. The losses of `hs3seg.nn` enlarge the logits by themselves; any other
+            module, such as torch's, gets them at the labels' size, (N, k, H, W).
+        auxiliary: Weights of the network's own auxiliary outputs, which have all classes, e.g. `Supervised.auxiliary`;
+            one with a criterion that is not of `hs3seg.nn` may have anything.
+        extra: Name -> (module of (logits, labels), weight): further terms on the final output, such as InverseForm's;
+            logits as for criteria.
+        align_corners: How logits are enlarged, as in `F.interpolate`: `model.align_corners` of the supervised network.
+            Only HRNet-OCR's own has true.
 
     Raises:
-        PlanError: a criterion for no stage, or with another ignore label; an ignore label that is a class.
+        PlanError: a criterion for no stage, or with another ignore label or way of enlarging; an ignore label that is
+            a class; no such plan.
     """
 
     def __init__(
         self,
-        plan: SupervisionPlan,
+        plan: PlanLike,
         ignore_index: int = 255,
         criteria: Mapping[str, nn.Module] | None = None,
         auxiliary: Mapping[str, float] | None = None,
         extra: Mapping[str, tuple[nn.Module, float]] | None = None,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
+        plan = as_plan(plan)
         check_ignore_index(plan, ignore_index)
         self.plan = plan
+        self._looks = 0
         self.extra = nn.ModuleDict({name: module for name, (module, _) in (extra or {}).items()})
         self.extra_weights = {name: weight for name, (_, weight) in (extra or {}).items()}
-        self.ignore_index = ignore_index
+        self.ignore_index, self.align_corners = ignore_index, align_corners
         self.auxiliary = dict(auxiliary or {})
         criteria = dict(criteria or {})
         names = [*plan.stage_names, "final", *self.auxiliary]
+        self._free = {name for name in self.auxiliary if name in criteria and not isinstance(criteria[name], _ENLARGE)}
         if "final" in criteria:
             criteria = dict.fromkeys(self.auxiliary, criteria["final"]) | criteria
         unknown = [name for name in criteria if name not in names]
@@ -144,7 +186,13 @@ class HierarchicalLoss(nn.Module):
                     f"the criterion for '{name}' ignores label {criterion.ignore_index}, the loss {ignore_index}; make"
                     f" both with ignore_index={ignore_index}"
                 )
-        self.criteria = nn.ModuleList(criteria.get(name) or CrossEntropy(ignore_index=ignore_index) for name in names)
+            if getattr(criterion, "align_corners", align_corners) != align_corners:
+                raise PlanError(
+                    f"the criterion for '{name}' enlarges logits with align_corners={criterion.align_corners}, the loss"
+                    f" with {align_corners}; make both as the network: align_corners=model.align_corners"
+                )
+        plain = partial(CrossEntropy, ignore_index=ignore_index, align_corners=align_corners)
+        self.criteria = nn.ModuleList(criteria.get(name) or plain() for name in names)
         self._use(plan)
 
     def _use(self, plan: SupervisionPlan) -> None:
@@ -197,27 +245,54 @@ class HierarchicalLoss(nn.Module):
         """The unweighted loss of each stage, of `final`, of each auxiliary output, and the extra terms.
 
         Raises:
-            PlanError: an output is missing, or there is but one.
+            PlanError: an output is missing or has another number of groups than the plan, there is but one, or shapes
+                do not fit.
+            DataError: labels are not whole numbers, or one is no class. On a CPU every batch is looked at, elsewhere
+                the first few, as a look waits for the device.
         """
-        given: object = outputs
-        if isinstance(given, Tensor):
-            raise PlanError(
-                "the loss was given one tensor; give it all that the supervised network returns, stage by stage"
-            )
-        labels = labels.long()
+        check_outputs(outputs, "the loss")
+        labels = whole_labels(labels)
+        self._check(outputs, labels)
+        outputs = self._taken(outputs, labels)
         found = {}
         stages = self.plan.stage_names
         for number, name in enumerate([*stages, "final", *self.auxiliary]):
+            if name in outputs:  # networks give auxiliary outputs in training only
+                targets = self._remap(labels, number) if number < len(stages) else labels
+                found[name] = apply_criterion(self.criteria[number], outputs[name], targets, self.align_corners)
+        for name, module in self.extra.items():
+            found[name] = apply_criterion(module, outputs["final"], labels, self.align_corners)
+        return found
+
+    def _taken(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """What the criteria are given: the outputs as they are; `labels` (N, H, W) int64."""
+        return outputs
+
+    def _check(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
+        """Raises what `terms` does."""
+        wanted = {**self.plan.num_groups, **dict.fromkeys(["final", *self.auxiliary], self.plan.num_classes)}
+        for name, groups in wanted.items():
             if name not in outputs:
                 if name in self.auxiliary and not self.training:
-                    continue  # networks give them in training only
+                    continue
                 advice = "call loss.eval() with model.eval()" if name in self.auxiliary else nearest(name, outputs)
                 raise PlanError(f"no output '{name}' for the plan's loss; {advice}")
-            targets = self._remap(labels, number) if number < len(stages) else labels
-            found[name] = self.criteria[number](outputs[name], targets)
-        for name, module in self.extra.items():
-            found[name] = module(outputs["final"], labels)
-        return found
+            if name in self._free:
+                continue
+            check_shapes(outputs[name], labels)
+            if outputs[name].shape[1] != groups:
+                # More channels than groups would be trained without a word.
+                kind = "groups" if name in self.plan.num_groups else "classes"
+                raise PlanError(
+                    f"output '{name}' has {outputs[name].shape[1]} channels, the loss's plan {groups} {kind} there;"
+                    " supervise the network with this plan, or make the loss of the model's own: HierarchicalLoss("
+                    "model.plan)"
+                )
+        device = labels.device.type
+        if torch.compiler.is_compiling() or device == "meta" or (device != "cpu" and self._looks >= _LOOKS):
+            return
+        self._looks += device != "cpu"
+        check_range(labels, labels != self.ignore_index, self.plan.num_classes, self.ignore_index)
 
     def combine(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Eq. 1 from its terms."""
@@ -237,6 +312,41 @@ class HierarchicalLoss(nn.Module):
         return torch.where(valid, table[torch.where(valid, labels, 0)], labels)
 
 
+# These enlarge the logits by themselves, most of them without holding them as a whole.
+_ENLARGE = (CrossEntropy, Ohem, ImageWeightedCrossEntropy, RMI, InverseFormLoss)
+
+
+def apply_criterion(criterion: nn.Module, logits: Tensor, labels: Tensor, align_corners: bool = False) -> Tensor:
+    """A criterion's value; one that is not ours is given logits of the labels' size.
+
+    Args:
+        criterion: Module of (logits, labels).
+        logits: (N, k, h, w); other shapes are given as they are.
+        labels: (N, H, W) int64.
+        align_corners: As in `F.interpolate`.
+    """
+    if logits.ndim == 4 and not isinstance(criterion, _ENLARGE):
+        logits = resize(logits, (labels.shape[-2], labels.shape[-1]), align_corners)
+    value: Tensor = criterion(logits, labels)
+    return value
+
+
+def as_plan(plan: PlanLike) -> SupervisionPlan:
+    """A plan, or the one in a file.
+
+    Raises:
+        PlanError: no such file, wrong inside, or neither of both.
+    """
+    given: object = plan
+    if isinstance(given, (str, Path)):
+        return SupervisionPlan.load(Path(given))
+    if not isinstance(given, SupervisionPlan):
+        raise PlanError(
+            f"the plan is of type {type(given).__name__}; give a SupervisionPlan, or the path of a plan.toml"
+        )
+    return given
+
+
 def check_ignore_index(plan: SupervisionPlan, ignore_index: int) -> None:
     """Refuses an ignore label that is a class: in merged groups it would take other classes along.
 
@@ -244,9 +354,10 @@ def check_ignore_index(plan: SupervisionPlan, ignore_index: int) -> None:
         PlanError: it is one.
     """
     if 0 <= ignore_index < plan.num_classes:
+        free = next((label for label in (255, 65535) if label >= plan.num_classes), -100)
         raise PlanError(
             f"ignore_index = {ignore_index} is also class '{plan.taxonomy_names[ignore_index]}'; take a label that no"
-            " class has, such as 255, in masks and loss"
+            f" class has, such as {free}, in masks and loss"
         )
 
 
@@ -311,6 +422,7 @@ def make_criteria(
     frequencies: Sequence[int] | None = None,
     ignore_index: int = 255,
     auxiliary: Iterable[str] = (),
+    align_corners: bool = False,
     **options: Any,
 ) -> dict[str, nn.Module]:
     """One per-pixel loss for each stage and `final`, made for that stage's number of groups and their frequencies.
@@ -322,9 +434,15 @@ def make_criteria(
         frequencies: (K,) pixel counts per class; needed with class weights.
         ignore_index: Label that does not count.
         auxiliary: Names of the network's auxiliary outputs. They have the loss of `final`; with `rmi` its
-            cross-entropy alone, as HMS has it.
+            cross-entropy alone, as HMS has it, and with `ohem` the cross-entropy of all pixels, as HRNet's code has it.
+        align_corners: How logits are enlarged, as in `F.interpolate`.
         options: Of the loss's class.
+
+    Raises:
+        ConfigError: no such kind, or class weights where the loss takes none or without frequencies.
     """
+    if kind not in LOSS_KINDS:
+        raise ConfigError(f"unknown loss '{kind}'; {nearest(kind, LOSS_KINDS)}")
     if kind in ("image_weighted", "rmi"):
         if class_weights != "none":
             raise ConfigError(
@@ -334,21 +452,22 @@ def make_criteria(
         made = {"image_weighted": ImageWeightedCrossEntropy, "rmi": RMI}[kind]
         sizes = {**plan.num_groups, "final": plan.num_classes}
         criteria: dict[str, nn.Module] = {
-            name: made(groups, ignore_index=ignore_index, **options) for name, groups in sizes.items()
+            name: made(groups, ignore_index=ignore_index, align_corners=align_corners, **options)
+            for name, groups in sizes.items()
         }
         if kind == "rmi":
-            alone = RMI(plan.num_classes, ignore_index=ignore_index, bce_only=True)
+            alone = RMI(plan.num_classes, ignore_index=ignore_index, bce_only=True, align_corners=align_corners)
             criteria |= dict.fromkeys(auxiliary, alone)
         return criteria
     if class_weights != "none" and frequencies is None:
         raise ConfigError(f"class_weights = '{class_weights}' needs the pixel frequencies of the training split")
     groupings = {stage.stage: stage.grouping for stage in plan.stages} | {"final": Grouping.identity(plan.num_classes)}
     make = {"cross_entropy": CrossEntropy, "ohem": Ohem}[kind]
-    return {
-        name: make(
-            class_weights=group_class_weights(frequencies or [], grouping, class_weights),
-            ignore_index=ignore_index,
-            **options,
-        )
-        for name, grouping in groupings.items()
+    weights = {
+        name: group_class_weights(frequencies or [], grouping, class_weights) for name, grouping in groupings.items()
     }
+    shared: dict[str, Any] = {"ignore_index": ignore_index, "align_corners": align_corners}
+    criteria = {name: make(class_weights=own, **shared, **options) for name, own in weights.items()}
+    if kind == "ohem":
+        criteria |= dict.fromkeys(auxiliary, CrossEntropy(weights["final"], **shared))
+    return criteria

@@ -106,7 +106,7 @@ def layouts_of(output: Any, image: Size, batch: int | None = None) -> tuple[Layo
     return tuple(whole or found)
 
 
-def merge_maps(output: Any, stage: str, image: Size, layouts: Sequence[Layout]) -> Tensor:
+def merge_maps(output: Any, stage: str, image: Size, layouts: Sequence[Layout], align_corners: bool = False) -> Tensor:
     """One map from a tap's output: several are brought to the largest map's size and concatenated.
 
     Args:
@@ -114,6 +114,7 @@ def merge_maps(output: Any, stage: str, image: Size, layouts: Sequence[Layout]) 
         stage: Named in errors.
         image: H, W of the network's input.
         layouts: As found in the dry run, so that nothing is guessed twice.
+        align_corners: How smaller maps are enlarged, as in `F.interpolate`.
 
     Returns:
         (N, sum of C, h, w).
@@ -135,7 +136,7 @@ def merge_maps(output: Any, stage: str, image: Size, layouts: Sequence[Layout]) 
     if len(maps) == 1:
         return maps[0]
     size = max(((m.shape[-2], m.shape[-1]) for m in maps), key=lambda s: s[0] * s[1])
-    return concatenate(maps, size)
+    return concatenate(maps, size, align_corners)
 
 
 def final_logits(output: Any) -> Tensor:

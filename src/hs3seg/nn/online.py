@@ -16,7 +16,7 @@ from hs3seg.analysis import RunningGroups, SupervisionPlan
 from hs3seg.errors import PlanError
 from hs3seg.files import write_json
 from hs3seg.nn.heads import group_logits
-from hs3seg.nn.losses import HierarchicalLoss, Measure, make_criteria
+from hs3seg.nn.losses import HierarchicalLoss, Measure, PlanLike, apply_criterion, as_plan, make_criteria
 from hs3seg.nn.supervised import probe_name
 
 Criteria = Callable[[SupervisionPlan], Mapping[str, nn.Module]]
@@ -38,11 +38,12 @@ class OnlineLoss(HierarchicalLoss):
     processes at each step, so that all of them decide alike.
 
     Args:
-        plan: With `online`; all stages have all classes.
+        plan: With `online`; all stages have all classes. Or the path of a plan.toml.
         ignore_index: Label that does not count.
         criteria: Makes the stages' losses for a plan's groups, see `make_criteria`; default plain cross-entropy.
         auxiliary: As of `HierarchicalLoss`.
         extra: As of `HierarchicalLoss`.
+        align_corners: As of `HierarchicalLoss`.
 
     Raises:
         PlanError: the plan has no [online] table.
@@ -50,17 +51,21 @@ class OnlineLoss(HierarchicalLoss):
 
     def __init__(
         self,
-        plan: SupervisionPlan,
+        plan: PlanLike,
         ignore_index: int = 255,
         criteria: Criteria | None = None,
         auxiliary: Mapping[str, float] | None = None,
         extra: Mapping[str, tuple[nn.Module, float]] | None = None,
+        align_corners: bool = False,
     ) -> None:
+        plan = as_plan(plan)
         if plan.online is None:
             raise PlanError("the plan has no [online] table; use HierarchicalLoss, or a plan of `single_phase`")
         # A partial, not a closure: it can be pickled.
-        self._make: Criteria = criteria or partial(make_criteria, ignore_index=ignore_index)
-        super().__init__(plan, ignore_index, self._make(plan), auxiliary, extra)
+        self._make: Criteria = criteria or partial(
+            make_criteria, ignore_index=ignore_index, align_corners=align_corners
+        )
+        super().__init__(plan, ignore_index, self._make(plan), auxiliary, extra, align_corners)
         self.settings = plan.online
         self.running = RunningGroups(plan.taxonomy_names, plan.stage_names, plan.online)
         # For the probes, which always learn all classes.
@@ -105,21 +110,25 @@ class OnlineLoss(HierarchicalLoss):
 
     def terms(self, outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
         """As of `HierarchicalLoss`; a stage's value is that of its groups, whatever its probe learns."""
+        found = super().terms(outputs, labels)
         labels = labels.long()
+        for number, stage in enumerate(self.plan.stage_names):
+            probe = outputs.get(probe_name(stage))
+            if probe is not None:
+                value = apply_criterion(self.class_criteria[number], probe, labels)
+                found[stage] = found[stage] + value - value.detach()  # its gradient, not its value
+        return found
+
+    def _taken(self, outputs: Mapping[str, Tensor], labels: Tensor) -> Mapping[str, Tensor]:
+        """The outputs with the logits of the stages' present groups; counts them."""
         if self.training and torch.is_grad_enabled() and self.settings.source == "training":
             self._count(outputs, labels)
         merged = {}
         for number, stage in enumerate(self.plan.stage_names):
             grouping = self._groupings[number]
-            if stage in outputs and not grouping.is_identity:
+            if not grouping.is_identity:
                 merged[stage] = group_logits(outputs[stage], getattr(self, f"_table{number}"), grouping.num_groups)
-        found = super().terms({**outputs, **merged}, labels)
-        for number, stage in enumerate(self.plan.stage_names):
-            probe = outputs.get(probe_name(stage))
-            if probe is not None:
-                value = self.class_criteria[number](probe, labels)
-                found[stage] = found[stage] + value - value.detach()  # its gradient, not its value
-        return found
+        return {**outputs, **merged}
 
     def save_decisions(self, folder: Path) -> None:
         """Writes groups.json, the history, and groups.toml, a plan with the last groups."""

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hs3seg.analysis import SupervisionPlan, analyze, save_confusions
 from hs3seg.errors import PlanError
-from hs3seg.nn.counting import ConfusionCounter
-from hs3seg.nn.losses import check_ignore_index
+from hs3seg.nn.counting import ConfusionCounter, check_outputs
+from hs3seg.nn.losses import PlanLike, as_plan, check_ignore_index
 from hs3seg.taxonomy import Grouping
 
 
@@ -30,19 +30,22 @@ class ConfusionRecorder:
     ```
 
     Args:
-        plan: Of the network that is measured: deep supervision in phase one.
+        plan: Of the network that is measured: deep supervision in phase one. Or the path of a plan.toml.
         ignore_index: Label that does not count.
+        align_corners: How logits are enlarged: `model.align_corners`.
 
     Raises:
-        PlanError: the ignore label is a class.
+        PlanError: the ignore label is a class; no such plan.
     """
 
-    def __init__(self, plan: SupervisionPlan, ignore_index: int = 255) -> None:
+    def __init__(self, plan: PlanLike, ignore_index: int = 255, align_corners: bool = False) -> None:
+        plan = as_plan(plan)
         check_ignore_index(plan, ignore_index)
         self.plan, self.ignore_index = plan, ignore_index
         self._warned = False
         groupings = {stage.stage: stage.grouping for stage in plan.stages}
-        self._counter = ConfusionCounter(groupings | {"final": Grouping.identity(plan.num_classes)}, ignore_index)
+        groupings["final"] = Grouping.identity(plan.num_classes)
+        self._counter = ConfusionCounter(groupings, ignore_index, align_corners=align_corners)
 
     @torch.no_grad()
     def update(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
@@ -54,8 +57,11 @@ class ConfusionRecorder:
             labels: (N, H, W) integer class ids, on any device.
 
         Raises:
-            PlanError: a stage is missing, has another number of groups, or a label is no class.
+            PlanError: there is but one output, a stage is missing or has another number of groups, or shapes do not
+                fit.
+            DataError: a label is no class, or labels are not whole numbers.
         """
+        check_outputs(outputs, "the recorder")
         for name in self._counter.groupings:
             if name not in outputs:
                 raise PlanError(f"no output '{name}'; the network gave {', '.join(outputs)}, and the plan needs it")

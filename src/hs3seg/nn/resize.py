@@ -20,6 +20,15 @@ def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> 
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=align_corners)
 
 
+def aligns_corners(network: object) -> bool:
+    """Whether a network's small logits are enlarged with align_corners, in loss and predictions alike.
+
+    That is a property of the network: the official HRNet-OCR code enlarges so everywhere. Networks say it as
+    `align_corners`; those that give logits of the image's size (`full_size`) leave nothing to enlarge but the stages'.
+    """
+    return getattr(network, "align_corners", False) is True and not getattr(network, "full_size", False)
+
+
 def _has_size(maps: Tensor, size: tuple[int, int]) -> bool:
     if not torch.compiler.is_exporting():
         return tuple(maps.shape[-2:]) == tuple(size)

@@ -33,6 +33,7 @@ class RMI(nn.Module):
         bce_weight: Share of the binary cross-entropy, 0..1; the mutual information has the rest.
         epsilon: Added to the covariances' diagonals.
         bce_only: The binary cross-entropy alone, unweighted: HMS takes that for OCR's auxiliary output.
+        align_corners: How logits are enlarged, as in `F.interpolate`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class RMI(nn.Module):
         bce_weight: float = 0.5,
         epsilon: float = 5e-4,
         bce_only: bool = False,
+        align_corners: bool = False,
     ) -> None:
         super().__init__()
         if num_groups < 1 or radius < 1 or pool < 1:
@@ -57,7 +59,7 @@ class RMI(nn.Module):
                 f"RMI with bce_weight = {bce_weight}, epsilon = {epsilon}; bce_weight is a share (0..1), epsilon above"
                 " 0; the official code has 0.5 and 0.0005"
             )
-        self.num_groups, self.ignore_index = num_groups, ignore_index
+        self.num_groups, self.ignore_index, self.align_corners = num_groups, ignore_index, align_corners
         self.radius, self.pool = radius, pool
         self.bce_weight, self.epsilon, self.bce_only = bce_weight, epsilon, bce_only
 
@@ -83,7 +85,7 @@ class RMI(nn.Module):
             )
         with torch.autocast(logits.device.type, enabled=False):
             wide = torch.promote_types(logits.dtype, torch.float32)
-            logits = resize(logits.to(wide), (labels.shape[-2], labels.shape[-1]))  # (N, k, H, W)
+            logits = resize(logits.to(wide), (labels.shape[-2], labels.shape[-1]), self.align_corners)
             valid = (labels != self.ignore_index) & (labels >= 0) & (labels < self.num_groups)
             mask = valid[:, None].to(wide)  # (N, 1, H, W)
             truth = torch.zeros_like(logits).scatter_(1, torch.where(valid, labels, 0)[:, None], mask)

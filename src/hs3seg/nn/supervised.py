@@ -14,38 +14,54 @@ from torch.utils.checkpoint import checkpoint
 from hs3seg.analysis import SupervisionPlan, deep_supervision
 from hs3seg.errors import NetworkError
 from hs3seg.nn.heads import ClassHead, ProbedHead, StageHead
+from hs3seg.nn.losses import PlanLike, as_plan
 from hs3seg.nn.maps import Layout, final_logits, layouts_of, merge_maps, tensors_of
-from hs3seg.nn.taps import Stages, dry_run, examination_images, find_stages, like_weights
+from hs3seg.nn.resize import aligns_corners
+from hs3seg.nn.taps import Stages, check_example, dry_run, examination_images, find_stages, like_weights
 from hs3seg.taxonomy import Grouping
 
 
 def supervise(
     net: nn.Module,
     stages: Stages = "auto",
-    plan: SupervisionPlan | None = None,
+    plan: PlanLike | None = None,
     num_classes: int | None = None,
     example: Tensor | None = None,
 ) -> "Supervised":
     """Puts a head on every stage of a network.
 
     Args:
-        net: Any network that gives logits; it is tapped in place, not copied.
-        stages: `auto`, a number, or module names, patterns and indices, see `find_stages`; not used when a plan names
-            them.
-        plan: Groups per stage; None = deep supervision, every stage has all classes.
-        num_classes: K; None = as many as the network's logits have.
+        net: Any network that gives logits; it is tapped in place, not copied. A model that was made of it before
+            is of no use afterwards: its hooks are taken off.
+        stages: `auto`, a number, or module names, patterns and indices, see `find_stages`; beside a plan, which names
+            them, they may only say the same.
+        plan: Groups per stage, or the path of a plan.toml; None = deep supervision, every stage has all classes.
+        num_classes: K; None = as many as the network's logits have, or the plan.
         example: Images (N, 3, H, W) for the dry run that sizes the heads; default one of 128x128 pixels, with the
             network's `in_channels` or 3 channels.
 
     Raises:
-        NetworkError: a stage cannot be tapped, no logits can be told in the network's output, or these have another
-            number of classes than the plan.
+        NetworkError: a stage cannot be tapped, no logits can be told in the network's output, these have one channel
+            or another number of classes than the plan; stages or num_classes say another thing than the plan; or the
+            example is no batch of images.
+        PlanError: no such plan.
     """
-    example = torch.zeros(1, getattr(net, "in_channels", 3), 128, 128) if example is None else example[:1]
+    example = torch.zeros(1, getattr(net, "in_channels", 3), 128, 128) if example is None else example
+    check_example(example)
+    example = example[:1]
     if plan is None:
-        num_classes = num_classes or dry_run(net, example).logits.shape[1]
+        if num_classes is None or num_classes < 2:
+            found = _num_classes(dry_run(net, example).logits)
+            if num_classes is not None:
+                raise NetworkError(
+                    f"num_classes = {num_classes}, and the network's logits have {found} classes; leave it out"
+                )
+            num_classes = found
         names = tuple(f"class_{c}" for c in range(num_classes))
         plan = deep_supervision(names, find_stages(net, example, stages))
+    else:
+        plan = as_plan(plan)
+        _check_beside(plan, net, stages, num_classes, example)
     if plan.online is not None and plan.online.probe and getattr(net, "passes", 1) > 1:
         raise NetworkError(
             f"{type(net).__name__} runs its stages several times; set probe = false in the plan's [online] table"
@@ -87,7 +103,12 @@ class Supervised(nn.Module):
         modules = dict(net.named_modules())
         # A partial of a bound method, not a closure: it survives deepcopy, pickle and torch.compile.
         self._handles = [modules[stage].register_forward_hook(partial(self._catch, stage)) for stage in self._tapped]
-        widths, self._layouts = self._examine(example)
+        try:
+            widths, self._layouts = self._examine(example)
+        except Exception:
+            self.strip()  # a network that is refused is as it was
+            raise
+        self._take_over()
         self._probed = plan.online is not None and plan.online.probe
         groupings = {stage.stage: stage.grouping for stage in plan.stages}
         self.heads = nn.ModuleDict({_key(stage): self._head(widths[stage], groupings[stage]) for stage in self._tapped})
@@ -141,8 +162,9 @@ class Supervised(nn.Module):
         missed = [stage for stage in self._tapped if stage not in self._caught]
         if missed:
             raise NetworkError(
-                f"stage '{missed[0]}' was not caught: after strip() call the network itself, choose stages that every"
-                " forward pass runs, and compile the network after it was supervised, not before"
+                f"stage '{missed[0]}' was not caught: after strip() call the network itself, after supervising it again"
+                " the newer model; choose stages that every forward pass runs, and compile the network after it was"
+                " supervised, not before"
             )
         # Nothing is kept: features would hold on to the graph and break deepcopy.
         caught = {stage: self._caught[stage] for stage in self._tapped}
@@ -158,6 +180,11 @@ class Supervised(nn.Module):
         names = [*self.stages, "final", *(self.auxiliary if self.training else ())]
         outputs = {name: value for name in names if (value := tapped.get(name, given.get(name))) is not None}
         return outputs | probes, features
+
+    @property
+    def align_corners(self) -> bool:
+        """How its logits are to be enlarged, as in `F.interpolate`; see `aligns_corners`."""
+        return aligns_corners(self.net)
 
     @property
     def auxiliary(self) -> Mapping[str, float]:
@@ -183,6 +210,15 @@ class Supervised(nn.Module):
         self._handles.clear()
         self._caught.clear()
         return self.net
+
+    def _take_over(self) -> None:
+        """Removes the hooks of models made of this network before: copies and files of it would carry them along."""
+        parts = set(self.net.modules())  # a supervised network inside this one is a part of it and stays
+        for module in parts:
+            for key, hook in list(module._forward_hooks.items()):
+                owner = getattr(hook.func, "__self__", None) if isinstance(hook, partial) else None
+                if isinstance(owner, Supervised) and owner is not self and owner not in parts:
+                    del module._forward_hooks[key]
 
     def _look_whether_heads_learn(self) -> None:
         """Warns where an optimizer moves the network and not the heads: it was made before these were."""
@@ -261,7 +297,7 @@ class Supervised(nn.Module):
         return self._head_outputs(stage, self._merged(stage, output))
 
     def _merged(self, stage: str, output: Any) -> Tensor:
-        return merge_maps(output, stage, self._image, self._layouts[stage])
+        return merge_maps(output, stage, self._image, self._layouts[stage], self.align_corners)
 
     def _head_outputs(self, stage: str, merged: Tensor) -> tuple[Tensor, Tensor | None]:
         head = self.heads[_key(stage)]
@@ -284,9 +320,9 @@ class Supervised(nn.Module):
             self._catching = False
             for module, mode in modes.items():
                 module.training = mode
-        if logits.shape[1] != self.plan.num_classes:
+        if (found := _num_classes(logits)) != self.plan.num_classes:
             raise NetworkError(
-                f"the network's logits have {logits.shape[1]} classes, the plan has {self.plan.num_classes}; make the"
+                f"the network's logits have {found} classes, the plan has {self.plan.num_classes}; make the"
                 f" network with {self.plan.num_classes} classes, or the plan for this network's data"
             )
         size = (example.shape[-2], example.shape[-1])
@@ -297,6 +333,36 @@ class Supervised(nn.Module):
             widths[stage] = merge_maps(output, stage, size, layouts[stage]).shape[1]
         self._caught.clear()
         return widths, layouts
+
+
+def _num_classes(logits: Tensor) -> int:
+    """Channels of logits (N, K, h, w)."""
+    if logits.shape[1] == 1:
+        raise NetworkError(
+            "the network has one logit (a sigmoid); make it with two classes, background and foreground, e.g. classes=2"
+        )
+    return logits.shape[1]
+
+
+def _check_beside(
+    plan: SupervisionPlan, net: nn.Module, stages: Stages, num_classes: int | None, example: Tensor
+) -> None:
+    """Refuses arguments that say another thing than the plan."""
+    if num_classes is not None and num_classes != plan.num_classes:
+        raise NetworkError(
+            f"num_classes = {num_classes} beside a plan of {plan.num_classes} classes; leave it out, or give the plan"
+            " for this network's data"
+        )
+    if isinstance(stages, str) and stages == "auto":
+        return
+    if not isinstance(stages, (str, int)) and tuple(stages) == plan.stage_names:
+        return
+    found = find_stages(net, example, stages)
+    if found != plan.stage_names:
+        raise NetworkError(
+            f"stages are {', '.join(found)} beside a plan of {', '.join(plan.stage_names) or 'none'}; leave them out:"
+            " the plan names them"
+        )
 
 
 def _stages_inside(net: nn.Module, plan: SupervisionPlan) -> Mapping[str, int]:

@@ -2,7 +2,8 @@
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -10,11 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hs3seg.errors import NetworkError, nearest
+from hs3seg.errors import NetworkError, nearest, reason_of
 from hs3seg.nn.maps import Size, final_logits, kind, layouts_of, tensors_of
 
 Stages = Literal["auto"] | int | Sequence[str | int]
 """`auto`; a number of stages by depth; or names, patterns and indices."""
+_LEAST_SIDE = 128  # pixels of an example: below, the scales of stride 16 and 32 cannot be told from global pooling
 
 
 def find_stages(net: nn.Module, example: Tensor, stages: Stages = "auto", max_stages: int = 2) -> tuple[str, ...]:
@@ -27,7 +29,8 @@ def find_stages(net: nn.Module, example: Tensor, stages: Stages = "auto", max_st
 
     Args:
         net: Any network; training flags and buffers are left as they were.
-        example: (N, 3, H, W); its values do not matter, its size should be that of training.
+        example: (N, 3, H, W); its values do not matter, its size should be that of training. One with a side below 128
+            pixels is taken several times as large, where the network takes that: small maps hide the scales.
         stages: `auto`; a number of stages spaced evenly by depth (counted in convolutions and linear layers); or a list
             of module names, patterns such as `encoder.layer[23]`, and indices into the scale transitions (0 = the
             shallowest, -1 = the deepest).
@@ -35,14 +38,18 @@ def find_stages(net: nn.Module, example: Tensor, stages: Stages = "auto", max_st
 
     Raises:
         NetworkError: a name is not in the net (near ones are listed), never runs, runs twice, has no spatial map or
-            comes after the logits; nothing was found; or no logits are in what the network gives.
+            comes after the logits; nothing was found; no logits are in what the network gives; or the example is none.
     """
-    stages = getattr(net, "default_stages", "auto") if stages == "auto" else stages
-    if isinstance(stages, str) and stages != "auto":
-        raise NetworkError(f"stages = '{stages}'; give 'auto', a number, or a list of module names")
+    check_example(example)
+    stages = getattr(net, "default_stages", "auto") if isinstance(stages, str) and stages == "auto" else stages
+    given: object = stages
+    if (isinstance(given, str) and given != "auto") or not isinstance(given, (int, Iterable)):
+        what = f"stages = '{given}'" if isinstance(given, str) else f"stages is a {type(given).__name__}"
+        raise NetworkError(f"{what}; give 'auto', a number, or a list of module names, and a plan as plan=")
     wanted = [] if isinstance(stages, (str, int)) else [word for word in stages if isinstance(word, str)]
     named = {word: _matching(net, word) for word in wanted}
-    run = dry_run(net, example)
+    by_name = not isinstance(stages, (str, int)) and len(wanted) == len(stages)
+    run = dry_run(net, example) if by_name else _large_run(net, example)
     if isinstance(stages, int):
         return _by_depth(run.before_logits, stages)
     if isinstance(stages, str):
@@ -55,6 +62,36 @@ def find_stages(net: nn.Module, example: Tensor, stages: Stages = "auto", max_st
         run.check(name, getattr(net, "passes", 1))
     ends = {call.name: call.end for call in run.calls}
     return tuple(sorted(dict.fromkeys(names), key=lambda name: ends[name]))
+
+
+def check_example(example: object) -> None:
+    """Makes sure that an example is a batch of images.
+
+    Args:
+        example: What was given.
+
+    Raises:
+        NetworkError: it is none.
+    """
+    if not isinstance(example, Tensor):
+        raise NetworkError(
+            f"the example is of type {type(example).__name__}; give a tensor of images (N, C, H, W), of a batch"
+            " [images, labels] the first"
+        )
+    if example.ndim != 4 or not example.numel():
+        raise NetworkError(
+            f"the example has shape {tuple(example.shape)}; give images (N, C, H, W), one at least, e.g."
+            " torch.zeros(1, 3, 512, 512)"
+        )
+
+
+def _large_run(net: nn.Module, example: Tensor) -> "DryRun":
+    """A dry run on an example whose sides are `_LEAST_SIDE` at least; a network that refuses it has the given one."""
+    factor = -(-_LEAST_SIDE // min(example.shape[-2:]))
+    if factor > 1:
+        with suppress(Exception):  # whatever a network made for one size raises
+            return dry_run(net, example.repeat(1, 1, factor, factor))
+    return dry_run(net, example)
 
 
 def like_weights(example: Tensor, net: nn.Module) -> Tensor:
@@ -205,7 +242,7 @@ def dry_run(net: nn.Module, example: Tensor) -> DryRun:
             output = net(like_weights(images, net))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise NetworkError(
-            f"the network cannot take an image of size {tuple(example.shape[-2:])}: {str(error).splitlines()[0]}"
+            f"the network cannot take an image of size {tuple(example.shape[-2:])}: {reason_of(error)}"
         ) from error
     finally:
         for handle in handles:

@@ -1,7 +1,7 @@
 """The steps of a run as functions, file in and file out; and the run that calls them in order."""
 
 from hs3seg.builders import load_trained
-from hs3seg.pipeline.checking import check_step, config_of_folder, init_step, unpack_step
+from hs3seg.pipeline.checking import check_step, init_step, unpack_step
 from hs3seg.pipeline.compare import compare, compare_runs
 from hs3seg.pipeline.deploy import certify_step, export_step
 from hs3seg.pipeline.predict import predict_step
@@ -30,7 +30,6 @@ __all__ = [
     "check_step",
     "compare",
     "compare_runs",
-    "config_of_folder",
     "evaluate_step",
     "export_step",
     "init_step",

@@ -7,8 +7,7 @@ from typing import Any
 
 from hs3seg.builders import make_dataset
 from hs3seg.builders.datasets import folder_taxonomy
-from hs3seg.config import Config, FolderData, config_from_dict
-from hs3seg.config.load import apply_overrides
+from hs3seg.config import Config, FolderData
 from hs3seg.data import notes_of, unpack, write_init
 from hs3seg.data.doctor import Finding, Opened, examine, open_folder, open_splits
 from hs3seg.engine import Reporter
@@ -52,25 +51,6 @@ def check_step(
     if out is not None:
         page = str(write_doctor_page(values, out, diagnosis.pictures, config.name))
     return {**values, "notes": notes, "page": page, "exit_code": diagnosis.exit_code(strict)}
-
-
-def config_of_folder(folder: Path, overrides: Sequence[str] = ()) -> Config:
-    """A config for a folder of images and masks that has none, to look at it.
-
-    Args:
-        folder: Data set; its splits are train, and val and test where they are there.
-        overrides: `--section.key value` words.
-    """
-    values: dict[str, Any] = {
-        "name": folder.resolve().name or "data",
-        "data": {"kind": "folder", "root": str(folder)},
-        "augment": {"crop": [256, 256]},
-    }
-    apply_overrides(values, overrides)
-    if "evaluate_splits" not in values["data"]:
-        names = {path.stem for path in folder.glob("*/*")} | {path.stem for path in folder.glob("*")}
-        values["data"]["evaluate_splits"] = [name for name in ("val", "test") if name in names] or ["val"]
-    return config_from_dict(values, str(folder))
 
 
 def _open(config: Config, splits: Sequence[str]) -> Opened:

@@ -23,6 +23,7 @@ from hs3seg.export import (
     export_program,
     quantize,
 )
+from hs3seg.export.certificate import network_of
 
 Format = Literal["onnx", "openvino", "pt2", "folder"]
 _TRACED = 96  # pixels
@@ -91,9 +92,10 @@ def certify_step(
 ) -> dict[str, Any]:
     """The zero-cost certificate of two networks.
 
-    A network is the folder or weight file of a training (the stage heads are dropped, as for deployment), the name of
-    a network of ours, or `module:function(key=value, ...)`, which is called. Where `after` has all the weights that
-    `before` needs, they are copied into `before`, so that the outputs can be compared.
+    A network is the folder or weight file of a training (the stage heads are dropped, as for deployment), a folder of
+    `hs3 export --format folder`, the name of a network of ours, or `module:function(key=value, ...)`, which is called.
+    Where `after` has all the weights that `before` needs, they are copied into `before`, so that the outputs can be
+    compared.
 
     Args:
         before: The plain network.
@@ -107,6 +109,7 @@ def certify_step(
 
     Raises:
         ConfigError: a specification that is none of these.
+        NetworkError: an exported file, whose parameters are not known.
     """
     (plain, _), (deployed, shape) = (_network(word, num_classes) for word in (before, after))
     own, other = plain.state_dict(), deployed.state_dict()
@@ -130,7 +133,7 @@ def _network(word: str, num_classes: int) -> tuple[nn.Module, tuple[int, int] | 
     path = Path(word)
     if path.exists():
         trained = load_trained(path)
-        return trained.model.strip(), network_size(trained.config)
+        return network_of(trained.model.strip(), word), network_size(trained.config)
     if word in networks.names():
         torch.manual_seed(0)
         return networks.create(word, num_classes), None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hs3seg.builders import make_dataset
-from hs3seg.config import CityscapesData, Config, apply_overrides, config_from_dict
+from hs3seg.config import CityscapesData, Config, apply_overrides, config_from_dict, lay_under
 from hs3seg.data import SegmentationDataset
 from hs3seg.data.cityscapes import Cityscapes
 from hs3seg.data.cityscapes_scores import evaluate_predictions, official_json
@@ -32,7 +32,7 @@ def score_step(
         folder: Of one PNG per image: for Cityscapes label ids in files named as the official script wants them, for all
             other data class ids in files named as `hs3 predict` writes them.
         split: Of the data.
-        overrides: `--data.kind`, `--data.root` and further keys of the data.
+        overrides: `--data.kind`, `--data.root` and further keys of the data, laid over those in ROOT/hs3.toml.
         ids: What Cityscapes predictions hold: label or train (ids).
         out: A file for the scores, too.
         official: A file in the official script's own format, with the pixels of every image; for Cityscapes.
@@ -98,10 +98,11 @@ def submit_step(
 
 
 def _labels(split: str, overrides: Sequence[str], what: str) -> tuple[Config, SegmentationDataset]:
-    """A split from nothing but `--data` words."""
+    """A split from nothing but `--data` words and what the data's own hs3.toml says."""
     # Only the data section is used; the rest of a config has to be there.
     values: dict[str, Any] = {"name": "predictions", "data": {}, "augment": {"crop": [1, 1]}}
     apply_overrides(values, overrides)
+    lay_under(values)
     if "kind" not in values["data"]:
         raise ConfigError(f"{what} needs the labels: give --data.kind KIND --data.root FOLDER")
     config = config_from_dict(values, "the command line")

@@ -1,10 +1,11 @@
 """The formats by name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hs3seg.analysis import SupervisionPlan
+from hs3seg.analysis import StagePlan, SupervisionPlan
 from hs3seg.errors import DataError, PlanError, nearest
 from hs3seg.portable import lightlytrain, mmsegmentation, nnunet, table, ultralytics
 from hs3seg.taxonomy import Grouping, Taxonomy
@@ -87,10 +88,54 @@ def write_plan(plan: SupervisionPlan, taxonomy: Taxonomy, format: str, folder: P
     """
     chosen = _chosen(format)
     plan.check(taxonomy.names)
-    places = {stage: Path(folder) / f"{stage.replace('/', '_')}{chosen.suffix}" for stage in plan.stage_names}
+    places = {stage: Path(folder) / f"{_stem(stage)}{chosen.suffix}" for stage in plan.stage_names}
     for stage in plan.stages:
         write_groups(stage.grouping, taxonomy, format, places[stage.stage])
     return places
+
+
+def read_plan(
+    files: Sequence[Path | str],
+    taxonomy: Taxonomy,
+    format: str,  # noqa: A002
+    earlier: SupervisionPlan | None = None,
+) -> SupervisionPlan:
+    """Makes a plan of one file per stage, each called like its stage.
+
+    Files hold groups alone. Order and weights of the stages and the plan's tables come from an earlier plan; without
+    one, stages stand in the order of their names, numbers as numbers, with the default weight.
+
+    Args:
+        files: In any order.
+        taxonomy: The K classes.
+        format: See `write_groups`.
+        earlier: Plan of the same classes; a stage that it does not have comes after those that it has.
+
+    Raises:
+        DataError: unknown format, or a file that cannot be read.
+        PlanError: the earlier plan is of other classes, or its tables do not go with the groups.
+    """
+    if earlier is not None:
+        earlier.check(taxonomy.names)
+    before = {_stem(stage.stage): stage for stage in (earlier.stages if earlier is not None else ())}
+    places = {Path(file).stem: Path(file) for file in files}
+    known = [stem for stem in before if stem in places]
+    stages = [replace(before[stem], grouping=read_groups(format, places[stem], taxonomy)) for stem in known]
+    new = sorted(places.keys() - before.keys(), key=_by_number)
+    stages += [StagePlan(stem, read_groups(format, places[stem], taxonomy)) for stem in new]
+    notes = {"from": [place.name for place in places.values()]}
+    if earlier is None:
+        return SupervisionPlan(taxonomy.names, tuple(stages), "manual", notes)
+    return replace(earlier, stages=tuple(stages), notes={**earlier.notes, **notes})
+
+
+def _stem(stage: str) -> str:
+    return stage.replace("/", "_")
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """A key that puts `blocks.3` before `blocks.11`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def _chosen(name: str) -> PortableFormat:

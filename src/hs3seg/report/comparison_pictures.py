@@ -6,6 +6,7 @@ Legend: H x W pixels.
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from PIL import Image
 from hs3seg.report.canvas import Canvas, text_width
 from hs3seg.report.load import Arm, Run
 from hs3seg.report.markup import TIMES, arm_title, escape, hex_colour, in_sentence, percent, points, swatch, tag
-from hs3seg.report.pictures import IGNORED, Tile, contact_sheet
+from hs3seg.report.pictures import IGNORED, Tile, coloured, contact_sheet, has_class
 from hs3seg.taxonomy import Colour
 
 ONLY_ARM, ONLY_REFERENCE, BOTH, NEITHER = range(4)
@@ -41,18 +42,18 @@ class Disagreement:
     tiles: list[Tile]
 
 
-def who_is_right(arm: NDArray[np.uint8], reference: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def who_is_right(arm: NDArray[Any], reference: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.uint8]:
     """(H, W) map: ONLY_ARM, ONLY_REFERENCE, BOTH or NEITHER; IGNORED where there is no truth.
 
     Args:
         arm: (H, W) classes.
         reference: (H, W) classes.
-        truth: (H, W) classes, or IGNORED.
+        truth: (H, W) classes, or the ignore label of samples, see `has_class`.
     """
     one, other = arm == truth, reference == truth
     found = np.full(truth.shape, NEITHER, np.uint8)
     found[one & ~other], found[other & ~one], found[one & other] = ONLY_ARM, ONLY_REFERENCE, BOTH
-    found[truth == IGNORED] = IGNORED
+    found[~has_class(truth)] = IGNORED
     return found
 
 
@@ -142,7 +143,7 @@ def _gains(arm: Arm, base: Arm, split: str) -> Iterator[tuple[float, int, int]]:
             continue
         if image.ndim != 3 or image.shape[2] < 3:
             continue
-        valid = truth != IGNORED
+        valid = has_class(truth)
         if valid.any():
             gain = float((mine == truth)[valid].mean()) - float((theirs == truth)[valid].mean())
             yield gain, place, places[name]
@@ -155,7 +156,7 @@ def _drawn(
     truth, mine = arrays[f"{own}/truth"], arrays[f"{own}/final"]
     theirs = base.samples[split][f"{other}/final"]
     colours = run.taxonomy.colours if run.taxonomy is not None else ()
-    valid = truth != IGNORED
+    valid = has_class(truth)
     right = who_is_right(mine, theirs, truth)
     shares = [float((right[valid] == kind).mean()) for kind in (ONLY_ARM, ONLY_REFERENCE)]
     height, width = truth.shape
@@ -178,12 +179,14 @@ def _meanings(base: str) -> tuple[str, ...]:
     return "only the arm is right", f"only {base} is right", "both are right", "neither is right"
 
 
-def _accuracy(prediction: NDArray[np.uint8], truth: NDArray[np.uint8]) -> str:
-    return f"{percent(float((prediction == truth)[truth != IGNORED].mean()))} % right"
+def _accuracy(prediction: NDArray[Any], truth: NDArray[Any]) -> str:
+    return f"{percent(float((prediction == truth)[has_class(truth)].mean()))} % right"
 
 
-def _palette(labels: NDArray[np.uint8], colours: Sequence[Colour]) -> Image.Image:
+def _palette(labels: NDArray[Any], colours: Sequence[Colour]) -> Image.Image:
     """Label map as a small palette picture; IGNORED is transparent."""
+    if labels.dtype == np.uint16:
+        return _small(coloured(labels, colours), Image.Resampling.NEAREST)
     picture = _small(Image.fromarray(labels.astype(np.uint8)), Image.Resampling.NEAREST).convert("P")
     flat = [value for colour in colours[:IGNORED] for value in colour]
     picture.putpalette(flat + [128] * (768 - len(flat)))

@@ -16,7 +16,7 @@ from hs3seg.report.load import Arm, Run
 from hs3seg.report.markup import TIMES, arm_title, data_uri, escape, percent, swatch, tag
 from hs3seg.taxonomy import Colour, Grouping, Taxonomy
 
-IGNORED = 255
+IGNORED, IGNORED_OF_16_BITS = 255, 65535
 """Label of pixels without a class in samples-SPLIT.npz, whatever the data set's own ignore label is."""
 _LIMIT, _WIDTH = 6, 320  # pictures per split, and their largest width in pixels
 
@@ -78,7 +78,7 @@ def sample_tiles(run: Run, split: str) -> Iterator[tuple[str, list[Tile]]]:
         tiles = [
             Tile("image", f"{image.shape[1]} {TIMES} {image.shape[0]}", _small(Image.fromarray(image)), photo=True)
         ]
-        labelled = float((truth != IGNORED).mean())
+        labelled = float(has_class(truth).mean())
         tiles.append(Tile("truth", f"{percent(labelled)} % labelled", _labels(truth, run.taxonomy.colours)))
         for arm in (*(a for a in run.arms.values() if a is not main), main):
             other = arm.samples.get(split, {})
@@ -90,6 +90,19 @@ def sample_tiles(run: Run, split: str) -> Iterator[tuple[str, list[Tile]]]:
                 title = f"{arm_title(arm.name)}, final"
                 tiles.append(Tile(title, _right(prediction, truth), _labels(prediction, run.taxonomy.colours)))
         yield name, tiles
+
+
+def has_class(truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """(H, W) whether a pixel has a class; samples of more than 255 classes have 16 bits, and another ignore label."""
+    return np.asarray(truth != _ignored(truth))
+
+
+def coloured(labels: NDArray[Any], colours: Sequence[Colour]) -> Image.Image:
+    """Label map (H, W) of more classes than a palette holds as an RGBA picture; ignored pixels are transparent."""
+    table = np.full((IGNORED_OF_16_BITS + 1, 4), (128, 128, 128, 255), np.uint8)
+    table[: len(colours), :3] = np.reshape(colours, (-1, 3))
+    table[-1] = 0
+    return Image.fromarray(table[labels])
 
 
 def legend(taxonomy: Taxonomy, run: Run, split: str) -> str:
@@ -142,19 +155,26 @@ def _stages(
         yield Tile(title, note, _labels(prediction, colours))
 
 
-def _grouped(truth: NDArray[Any], grouping: Grouping) -> NDArray[np.uint8]:
-    table = np.full(256, IGNORED, np.uint8)
+def _grouped(truth: NDArray[Any], grouping: Grouping) -> NDArray[Any]:
+    ignored = _ignored(truth)
+    table = np.full(ignored + 1, ignored, np.min_scalar_type(ignored))
     table[: grouping.num_classes] = grouping.assignment
-    return table[truth.astype(np.uint8)]
+    return np.asarray(table[truth])
+
+
+def _ignored(labels: NDArray[Any]) -> int:
+    return IGNORED_OF_16_BITS if labels.dtype == np.uint16 else IGNORED
 
 
 def _right(prediction: NDArray[Any], truth: NDArray[Any]) -> str:
-    valid = truth != IGNORED
+    valid = has_class(truth)
     return f"{percent(float((prediction == truth)[valid].mean()))} % right" if valid.any() else "nothing labelled"
 
 
 def _labels(labels: NDArray[Any], colours: Sequence[Colour]) -> Image.Image:
     """Label map as a palette picture; pixels without a class are transparent."""
+    if labels.dtype == np.uint16:
+        return _small(coloured(labels, colours), Image.Resampling.NEAREST)
     picture = Image.fromarray(labels.astype(np.uint8)).convert("L")
     picture = _small(picture, Image.Resampling.NEAREST)
     palette = picture.convert("P")

@@ -66,7 +66,7 @@ class Bridge:
             raise DataError("a bridge maps no class at all; give at least one source class a target class")
 
     @classmethod
-    def load(cls, path: Path, source: Taxonomy | None = None, target: Taxonomy | None = None) -> "Bridge":
+    def load(cls, path: Path | str, source: Taxonomy | None = None, target: Taxonomy | None = None) -> "Bridge":
         """Reads a bridge file.
 
         Its table `classes` has, per class of the target, the list of the source's classes that become it (`[]` where

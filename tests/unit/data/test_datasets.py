@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,3 +297,35 @@ def test_statistics_count_every_pixel_once(tmp_path: Path) -> None:
 
 def test_clean_data_has_no_error() -> None:
     assert not examine({"train": DigitScenes("train", 8)}).has_errors
+
+
+@pytest.mark.parametrize(
+    ("last", "classes", "options", "is_refused"),
+    [
+        ((0, 255), 2, {}, True),
+        ((0, 255), 19, {}, True),
+        ((0, 0), 2, {}, True),
+        ((0, 1), 2, {}, False),
+        ((0, 255), 2, {"ids": (0, 255)}, False),
+        ((0, 255), 2, {"ignore_ids": (255,)}, False),
+        ((0, 255), 2, {"ignore_ids": (-1,)}, False),
+    ],
+)
+def test_masks_of_0_and_255_are_refused_unless_it_is_said_what_255_is(
+    tmp_path: Path, last: tuple[int, int], classes: int, options: dict[str, Any], is_refused: bool
+) -> None:
+    for name, values in (("a", (0, 0)), ("b", (0, 255)), ("c", last)):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / "train").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4)).save(tmp_path / "images" / "train" / f"{name}.png")
+        mask = np.repeat(np.array([values], np.uint8), 3, 1).repeat(4, 0)
+        Image.fromarray(mask).save(tmp_path / "masks" / "train" / f"{name}.png")
+    taxonomy = Taxonomy.from_names([f"class {number}" for number in range(classes)])
+    if is_refused:
+        with pytest.raises(
+            DataError, match=rf"which leaves one of the {classes} classes; .*data\.ignore_ids = \[255\]"
+        ):
+            FolderDataset(tmp_path, "train", taxonomy, **options)
+    else:
+        labels = FolderDataset(tmp_path, "train", taxonomy, **options).read(1).mask
+        assert set(labels.unique().tolist()) == ({0, 1} if options.get("ids") else {0, 255})

@@ -14,7 +14,7 @@ from hs3seg.engine import Runtime, evaluate
 from hs3seg.engine.evaluation import _embeddings
 from hs3seg.nn import Supervised, supervise
 from hs3seg.nn.embeddings import ClassMeans
-from hs3seg.taxonomy import Grouping
+from hs3seg.taxonomy import Grouping, Taxonomy
 from tests.unit.engine.conftest import MEAN, SILENT, STD, Colours, Small
 
 GROUPING = Grouping.from_labels([0, 1, 1])
@@ -131,3 +131,27 @@ def test_means_of_classes_are_joined_where_a_process_has_seen_no_image(
     monkeypatch.setattr(runtime, "gather", lambda items: [{}, *items, other.totals()])
     np.testing.assert_allclose(_embeddings(means, runtime)["s"], ClassMeans.means(both.totals())["s"])
     assert ClassMeans(3, ["s"]).totals() == {}  # such a process joins the same one call as all others
+
+
+@pytest.mark.parametrize(("classes", "kind", "ignored"), [(255, np.uint8, 255), (256, np.uint16, 65535)])
+def test_samples_hold_every_class(runtime: Runtime, classes: int, kind: type, ignored: int) -> None:
+    class Many(Colours):
+        taxonomy = Taxonomy.from_names([f"class {number}" for number in range(classes)], ignore_index=60000)
+
+        def read(self, index: int) -> Sample:
+            sample = super().read(index)
+            mask = torch.where(sample.mask == 255, 60000, sample.mask)
+            mask[1, :2] = classes - 1
+            return replace(sample, mask=tv_tensors.Mask(mask))
+
+    plan = SupervisionPlan(Many.taxonomy.names, (StagePlan("first", Grouping.identity(classes)),))
+    net = Small(classes)
+    torch.nn.init.zeros_(net.head.weight)
+    net.head.bias.data = torch.arange(float(classes))  # the last class wins everywhere
+    model = supervise(net, plan=plan, example=torch.zeros(1, 3, 24, 32))
+    loader = EvaluationLoader(Many(2), EvaluationTransform(), 2)
+    samples = evaluate(model, loader, runtime, SILENT, mean=MEAN, std=STD, num_samples=2).samples
+    assert {samples[f"0/{name}"].dtype for name in ("truth", "first", "final")} == {np.dtype(kind)}
+    assert np.unique(samples["0/final"]).tolist() == [classes - 1]
+    assert samples["0/truth"][0, :4].tolist() == [ignored] * 4
+    assert samples["0/truth"][1, :2].tolist() == [classes - 1] * 2

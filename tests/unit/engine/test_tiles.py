@@ -138,13 +138,15 @@ def test_memory_depends_on_the_tile_and_the_width_and_not_on_the_height(monkeypa
 
 
 @settings(max_examples=30)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 90), st.integers(1, 90), st.integers(1, 6))
-def test_strips_of_the_whole_equal_one_interpolation(h: int, w: int, height: int, width: int, rows: int) -> None:
+@given(*[st.integers(1, most) for most in (40, 40, 90, 90, 6)], st.booleans())
+def test_strips_of_the_whole_equal_one_interpolation(
+    h: int, w: int, height: int, width: int, rows: int, align_corners: bool
+) -> None:
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(3, h, w)).astype(np.float32))
-    whole = F.interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+    whole = F.interpolate(scores[None], size=(height, width), mode="bilinear", align_corners=align_corners)[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiles, "STRIP_BYTES", rows * 4 * 3 * width)
-        strips = list(segment_whole(scores, (height, width)))
+        strips = list(segment_whole(scores, (height, width), align_corners=align_corners))
     assert len(strips) == -(-height // rows)
     torch.testing.assert_close(joined(strips), whole, rtol=1e-5, atol=1e-5)
 

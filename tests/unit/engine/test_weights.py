@@ -105,3 +105,10 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
     for number in range(8):
         save_weights(tmp_path / f"{number}.safetensors", net, {"b": 1, "a": [number // 99]})
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"0", b".", b"u.", b"\x80\x02h\x00.", b"PK"])
+def test_junk_is_no_training_state(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"not a training state that can be trusted \(.+\)"):
+        load_state(tmp_path / "state.pt")

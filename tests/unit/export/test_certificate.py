@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,7 @@ from torchvision.models.segmentation import fcn_resnet50, lraspp_mobilenet_v3_la
 
 import hs3seg
 from hs3seg.errors import NetworkError
-from hs3seg.export import certify, find_idle
-from hs3seg.export.runners import Runner
+from hs3seg.export import PretrainedSegmenter, Runner, certify, export_program, find_idle, load_runner
 from hs3seg.networks import create
 
 K, SIDE = 3, 64
@@ -127,3 +127,18 @@ def test_a_cheaper_network_passes_on_cost(example: Tensor) -> None:
 def test_an_exported_file_cannot_be_certified(example: Tensor, tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(NetworkError, match="'after' has no parameters"):
         certify(TwoHeads(False), Runner(tmp_path, lambda images: images, {}), example)
+
+
+def test_of_exported_files_only_a_folder_has_a_network_to_certify(example: Tensor, tmp_path: Path) -> None:
+    net = create("hrnet_w18_small", K).eval()
+    PretrainedSegmenter(net, "hrnet_w18_small").save_pretrained(tmp_path / "net")
+    certificate = certify(net, load_runner(tmp_path / "net"), example, repeats=1)
+    assert certificate.passed
+    assert certificate.before == certificate.after
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        next(iter(other.parameters())).add_(1)
+    assert not certify(other, load_runner(tmp_path / "net"), example, repeats=1).passed
+    graph = export_program(TwoHeads(False).eval(), tmp_path / "net.pt2", example)
+    with pytest.raises(NetworkError, match="'after' has no parameters"):
+        certify(TwoHeads(False), load_runner(graph.path), example)

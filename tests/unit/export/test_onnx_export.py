@@ -1,12 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hs3seg.errors import NetworkError
-from hs3seg.export import export_onnx, export_program, load_runner
+from hs3seg.export import export_onnx, export_openvino, export_program, load_runner
 from hs3seg.nn import supervise
+from hs3seg.taxonomy import Taxonomy
 
 pytest.importorskip("onnxruntime")
 
@@ -137,6 +139,23 @@ def test_the_description_comes_back(tmp_path: Path, example: Tensor) -> None:
     for export, name in ((export_onnx, "a.onnx"), (export_program, "a.pt2")):
         report = export(Small(), tmp_path / name, example, dynamic=False, description=about)
         assert load_runner(report.path).description == about
+
+
+def test_a_description_may_hold_a_taxonomy_tensors_and_arrays(tmp_path: Path, example: Tensor) -> None:
+    taxonomy = Taxonomy.from_names(("a", "b", "c"))
+    about = {"taxonomy": taxonomy, "mean": torch.tensor([0.5, 0.25]), "std": np.ones(2), "more": {"n": np.int64(3)}}
+    for export, name in ((export_onnx, "a.onnx"), (export_program, "a.pt2"), (export_openvino, "a.xml")):
+        if name == "a.xml":
+            pytest.importorskip("openvino")
+        report = export(Small(), tmp_path / name, example, dynamic=False, description=about)  # type: ignore[operator]
+        found = load_runner(report.path).description
+        assert Taxonomy.from_dict(found.pop("taxonomy")) == taxonomy
+        assert found == {"mean": [0.5, 0.25], "std": [1, 1], "more": {"n": 3}}
+    with pytest.raises(
+        NetworkError, match=r"description\['more\.net'\] is a Small, which an exported file cannot hold"
+    ):
+        export_program(Small(), tmp_path / "b.pt2", example, description={"more": {"net": Small()}})
+    assert not (tmp_path / "b.pt2").exists()
 
 
 def test_half_precision_is_refused(tmp_path: Path, example: Tensor) -> None:

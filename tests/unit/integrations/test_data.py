@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hs3seg.data import DigitScenes, TrainTransform
-from hs3seg.errors import DataError
+from hs3seg.data import DigitScenes, TrainTransform, write_init
+from hs3seg.errors import ConfigError, DataError
 from hs3seg.integrations.data import IMAGENET_MEAN, IMAGENET_STD, TorchDataset, cut_parts, open_parts
 from hs3seg.taxonomy import Taxonomy
 
@@ -73,3 +73,41 @@ def test_folder_takes_its_taxonomy_file(folder: Path) -> None:
 def test_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist; give a folder of images and masks, or 'digits'"):
         open_parts(tmp_path / "missing")
+
+
+def black_and_white(root: Path) -> Path:
+    """Masks of 0 and 255: two classes, as many tools write them."""
+    for split, count in (("training", 5), ("validation", 3)):
+        for number in range(count):
+            mask = np.zeros((40, 60), np.uint8)
+            mask[10 : 20 + number, 5:30] = 255
+            for kind, pixels in (("images", np.stack([mask // 2] * 3, -1)), ("masks", mask)):
+                (root / kind / split).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(root / kind / split / f"{number}.png")
+    return root
+
+
+def test_folder_is_read_as_its_config_says(tmp_path: Path) -> None:
+    root = black_and_white(tmp_path / "set")
+    with pytest.raises(DataError, match=r"their ids in data\.ids \(`hs3 data init` writes both\)"):
+        open_parts(root)
+    assert write_init(root).proposal.data["ids"] == [0, 255]
+    root = root.rename(tmp_path / "moved")  # the config says where the folder was
+    parts = open_parts(root, (40, 60))
+    for part, count in ((parts.train, 5), (parts.val, 3)):
+        assert len(part) == count
+        for index in range(count):
+            mask = np.array(Image.open(part.dataset.files(index)[1]))
+            assert np.array_equal(part[index][1].numpy(), mask // 255)
+    (root / "hs3.toml").unlink()
+    for split, own in (("training", "train"), ("validation", "val")):
+        for kind in ("images", "masks"):
+            (root / kind / split).rename(root / kind / own)
+    with pytest.raises(DataError, match=r"nothing but 0 and 255.*set data\.ids = \[0, 255\]"):
+        open_parts(root)
+
+
+def test_a_config_that_cannot_be_read_is_told(folder: Path) -> None:
+    (folder / "hs3.toml").write_text("[data]\nkind = 'folder'\nidz = [0, 255]\n")
+    with pytest.raises(ConfigError, match=r"hs3\.toml: unknown key 'data\.idz'; nearest: 'data\.ids'"):
+        open_parts(folder)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from hs3seg.analysis import OnlinePlan, load_confusions, single_phase
 from hs3seg.data import DigitScenes
-from hs3seg.errors import ConfigError, NetworkError, PlanError
+from hs3seg.errors import ConfigError, NetworkError, PlanError, UserError
 from hs3seg.integrations.data import TorchDataset
 from hs3seg.integrations.extras import need
 from hs3seg.nn import ConfusionRecorder, HierarchicalLoss, OnlineLoss, Supervised, supervise
@@ -234,3 +234,42 @@ def test_what_the_trainer_cannot_do_with_stages_is_said(tmp_path: Path, monkeypa
     monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda _: 2))
     with pytest.raises(NetworkError, match=r"one process and 2 GPUs.*torchrun"):
         SegmentationTrainer(model, arguments)
+
+
+class Marked(torch.utils.data.Dataset[Any]):
+    """Scenes in which -100 means ignore, as torch has it."""
+
+    def __init__(self, as_dict: bool) -> None:
+        self.inner = scenes(4)
+        self.as_dict = as_dict
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Any:
+        image, labels = self.inner[index]
+        labels[:4] = -100  # type: ignore[index]
+        return {"pixel_values": image, "labels": labels} if self.as_dict else (image, labels)
+
+
+@pytest.mark.parametrize("said", [None, -100])
+def test_lightning_takes_the_ignore_label_of_the_loss_or_what_is_said(said: int | None) -> None:
+    module, confusion = Module(make_net(), example=EXAMPLE), ConfusionCallback(ignore_index=said)
+    module.criterion = HierarchicalLoss(module.model.plan, ignore_index=-100 if said is None else 255)
+    loop = trainer(callbacks=[confusion], inference_mode=True)
+    module.validation_step = lambda batch, batch_idx: module.model(batch[0])  # noqa: ARG005
+    loop.validate(module, DataLoader(Marked(False), 4), verbose=False)
+    assert confusion.recorder is not None
+    assert confusion.recorder.ignore_index == -100
+    assert confusion.recorder.confusions()["final"].sum() == 4 * 28 * 32
+
+
+@pytest.mark.parametrize("said", [None, -100])
+def test_transformers_takes_the_ignore_label_of_the_loss_or_what_is_said(tmp_path: Path, said: int | None) -> None:
+    loop = Trainer(supervise(make_net(), example=EXAMPLE), arguments(tmp_path))
+    if said is None:
+        with pytest.raises(UserError, match="label -100"):  # nothing says it yet
+            loop.collect_confusion(Marked(True))
+        loop.criterion = HierarchicalLoss(loop.model.plan, ignore_index=-100)
+    recorder = loop.collect_confusion(Marked(True), ignore_index=said)
+    assert recorder.confusions()["final"].sum() == 4 * 28 * 32

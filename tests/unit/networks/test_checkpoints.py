@@ -166,3 +166,18 @@ def test_partial_foreign_and_unsafe_checkpoints_are_refused(tmp_path: Path) -> N
 
 class _Code:
     pass
+
+
+def test_a_place_may_be_text(tmp_path: Path) -> None:
+    save_public_checkpoint(small(), str(tmp_path / "ours.pth"), "hrnet-ocr")
+    assert load_public_checkpoint(small(), str(tmp_path / "ours.pth")).layout == "hrnet-ocr"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", b"0", b".", b"a", b"u.", b"\x80\x02h\x00.", b"<html>not found</html>", b"PK"]
+)
+def test_files_that_are_no_checkpoint_are_refused_with_a_reason(tmp_path: Path, content: bytes) -> None:
+    for name in ("junk.pth", "junk.safetensors"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"not a weight file that can be trusted \(.+\)"):
+            load_public_checkpoint(small(), tmp_path / name)

@@ -136,3 +136,51 @@ def test_labels_of_one_byte_are_counted_without_overflow() -> None:
     small.add(outputs, labels.to(torch.uint8))
     assert all(torch.equal(plain.counts[name], small.counts[name]) for name in GROUPINGS)
     assert plain.ignored == small.ignored
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64])
+def test_labels_that_are_not_whole_are_refused(dtype: torch.dtype) -> None:
+    """Cut off, a mask that ToTensor has divided by 255 is all class 0."""
+    outputs, labels = batch()
+    counter = ConfusionCounter(GROUPINGS)
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        DataError, match=rf"labels are {name}, and must be whole class ids; .* PILToTensor .* \(mask \*"
+    ):
+        counter.add(outputs, (labels / 255).to(dtype))
+    with pytest.raises(DataError, match=r"labels are of type ndarray; give a tensor"):
+        counter.add(outputs, labels.numpy())
+    assert not any(count.any() for count in counter.counts.values())
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 24), (2, 5, 20, 24), (20, 24), (3, 20, 24)])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    counter = ConfusionCounter(GROUPINGS)
+    message = rf"labels of shape \({', '.join(map(str, shape))}\) for logits of shape \(2, .*; give \(N, H, W\) for"
+    with pytest.raises(PlanError, match=message):
+        counter.add(batch()[0], torch.zeros(shape, dtype=torch.int64))
+    assert not any(count.any() for count in counter.counts.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.int16, torch.int32])
+def test_labels_of_any_integers_are_counted_alike(dtype: torch.dtype) -> None:
+    outputs, labels = batch()
+    plain, other = ConfusionCounter(GROUPINGS), ConfusionCounter(GROUPINGS)
+    plain.add(outputs, labels)
+    other.add(outputs, labels.to(dtype))
+    assert all(torch.equal(plain.counts[name], other.counts[name]) for name in GROUPINGS)
+    assert plain.ignored == other.ignored > 0
+
+
+def test_an_ignore_label_that_a_byte_cannot_hold_ignores_no_class() -> None:
+    """-100 and 156 are the same byte."""
+    counter = ConfusionCounter({"final": Grouping.identity(200)}, ignore_index=-100)
+    counter.add({"final": torch.randn(1, 200, 4, 4)}, torch.full((1, 8, 8), 156, dtype=torch.uint8))
+    assert counter.ignored == 0
+    assert int(counter.counts["final"][156].sum()) == 64
+
+
+def test_outputs_must_come_by_name() -> None:
+    outputs, labels = batch()
+    with pytest.raises(PlanError, match="the counter was given one tensor; give it all"):
+        ConfusionCounter(GROUPINGS).add(outputs["final"], labels)

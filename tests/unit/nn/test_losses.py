@@ -1,14 +1,25 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
-from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision
-from hs3seg.errors import ConfigError, PlanError
-from hs3seg.nn import RMI, ConfusionRecorder, CrossEntropy, HierarchicalLoss, Ohem, group_class_weights, make_criteria
+from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision, single_phase
+from hs3seg.errors import ConfigError, DataError, PlanError
+from hs3seg.nn import (
+    RMI,
+    ConfusionRecorder,
+    CrossEntropy,
+    HierarchicalLoss,
+    Ohem,
+    OnlineLoss,
+    group_class_weights,
+    make_criteria,
+)
 from hs3seg.taxonomy import Grouping
 
 NAMES = ("a", "b", "c", "d")
@@ -114,7 +125,11 @@ def test_inverse_log_is_enets_formula_up_to_scale() -> None:
 
 def test_criteria_are_made_per_stage() -> None:
     plan = SupervisionPlan(NAMES, (StagePlan("s", GROUPING),))
-    criteria = make_criteria(plan, "ohem", "median", [1, 2, 3, 4], threshold=0.7)
+    criteria = make_criteria(plan, "ohem", "median", [1, 2, 3, 4], auxiliary=["aux"], threshold=0.7)
+    # As the official code: all pixels count for auxiliary outputs, the hardest for the final one.
+    assert isinstance(criteria["aux"], CrossEntropy)
+    torch.testing.assert_close(criteria["aux"].class_weights, criteria["final"].class_weights)
+    assert isinstance(criteria["final"], Ohem)
     assert criteria["s"].class_weights.shape == (3,)
     assert criteria["final"].class_weights.shape == (4,)
     assert criteria["s"].threshold == 0.7
@@ -220,3 +235,181 @@ def test_what_is_not_all_outputs_is_told() -> None:
         loss(logits(4), labels())
     with pytest.raises(PlanError, match=r"no output 'aux' for the plan's loss; call loss.eval\(\) with model.eval\(\)"):
         loss({"early": logits(4), "final": logits(4)}, labels())
+
+
+GROUPED = SupervisionPlan(NAMES, (StagePlan("early", GROUPING),))
+
+
+def outputs_of(plan: SupervisionPlan = GROUPED, **more: int) -> dict[str, torch.Tensor]:
+    sizes = {**plan.num_groups, "final": plan.num_classes, **more}
+    return {name: logits(groups, seed) for seed, (name, groups) in enumerate(sizes.items())}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64])
+def test_labels_that_are_not_whole_are_refused(dtype: torch.dtype) -> None:
+    """Cut off, a mask that ToTensor has divided by 255 is all class 0."""
+    scaled = (labels() / 255).to(dtype)
+    online = OnlineLoss(single_phase(NAMES, ["early"]))
+    wrong = f"labels are {str(dtype).removeprefix('torch.')}, and must be whole class ids; .* PILToTensor"
+    for loss, outputs in (
+        (HierarchicalLoss(GROUPED), outputs_of()),
+        (online, outputs_of(online.plan)),
+        (CrossEntropy(), logits(4)),
+        (Ohem(), logits(4)),
+    ):
+        with pytest.raises(DataError, match=wrong):
+            loss(outputs, scaled)
+    assert not online.get_buffer("counts").any()
+    with pytest.raises(DataError, match="labels are of type list; give a tensor"):
+        HierarchicalLoss(GROUPED)(outputs_of(), [[0]])
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 12, 16), (12, 16), (1, 12, 16)])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(PlanError, match=r"labels of shape .* for logits of shape \(2, 3, 3, 4\); give \(N, H, W\) for"):
+        HierarchicalLoss(GROUPED)(outputs_of(), torch.zeros(shape, dtype=torch.int64))
+
+
+def test_the_loss_of_another_phases_plan_is_refused() -> None:
+    deep = deep_supervision(NAMES, ["early"])
+    advice = "supervise the network with this plan"
+    with pytest.raises(PlanError, match=f"output 'early' has 4 channels, the loss's plan 3 groups there; {advice}"):
+        HierarchicalLoss(GROUPED)(outputs_of(deep), labels())
+    with pytest.raises(PlanError, match=f"output 'early' has 3 channels, the loss's plan 4 groups there; {advice}"):
+        HierarchicalLoss(deep)(outputs_of(), labels())
+    with pytest.raises(PlanError, match="output 'final' has 7 channels, the loss's plan 4 classes there"):
+        HierarchicalLoss(deep)(outputs_of(deep, final=7), labels())
+    with pytest.raises(PlanError, match="output 'aux' has 5 channels, the loss's plan 4 classes there"):
+        HierarchicalLoss(deep, auxiliary={"aux": 0.4})(outputs_of(deep, aux=5), labels())
+
+
+def test_the_loss_of_a_single_phase_wants_all_classes_whatever_groups_it_has() -> None:
+    loss = OnlineLoss(single_phase(NAMES, ["early"]))
+    loss.running.groupings["early"] = GROUPING
+    loss._regroup()
+    assert torch.isfinite(loss(outputs_of(loss.plan), labels()))
+    with pytest.raises(PlanError, match="output 'early' has 3 channels, the loss's plan 4 groups there"):
+        loss(outputs_of(), labels())
+    with pytest.raises(PlanError, match="no output 'final' for the plan's loss"):
+        loss({"early": logits(4)}, labels())
+
+
+@pytest.mark.parametrize("wrong", [4, 7, -1])
+@pytest.mark.parametrize("online", [False, True])
+def test_a_label_that_is_no_class_is_named(wrong: int, online: bool) -> None:
+    loss = OnlineLoss(single_phase(NAMES, ["early"])) if online else HierarchicalLoss(GROUPED)
+    outputs, targets = outputs_of(loss.plan), labels()
+    for _ in range(4):  # at any time in training
+        assert torch.isfinite(loss(outputs, targets))
+    targets[1, 2, 3] = wrong
+    message = (
+        rf"label {wrong} in a mask of 4 classes; labels are 0\.\.3 or the ignore label 255.*ignore_index={wrong} if"
+    )
+    with pytest.raises(DataError, match=message):
+        loss(outputs, targets)
+    ignoring = HierarchicalLoss(GROUPED, ignore_index=wrong)
+    assert torch.isfinite(ignoring(outputs_of(), targets.where(targets < 4, wrong)))
+
+
+def test_a_batch_without_a_pixel_has_no_wrong_label() -> None:
+    empty = {name: value.detach()[:0] for name, value in outputs_of().items()}
+    assert HierarchicalLoss(GROUPED).terms(empty, torch.zeros(0, 12, 16, dtype=torch.int64))["final"] == 0
+
+
+def test_where_a_look_waits_for_the_device_only_the_first_batches_are_looked_at() -> None:
+    class Elsewhere(torch.Tensor):
+        """Labels that say to be on a GPU."""
+
+        @property
+        def device(self) -> torch.device:
+            return torch.device("cuda")
+
+    class Value(nn.Module):
+        def forward(self, values: torch.Tensor, _labels: torch.Tensor) -> torch.Tensor:
+            return values.mean()
+
+    loss = HierarchicalLoss(deep_supervision(NAMES, []), criteria={"final": Value()})
+    outputs, wrong = {"final": logits(4)}, torch.full((2, 12, 16), 9)
+    with pytest.raises(DataError, match="label 9"):
+        loss(outputs, wrong.as_subclass(Elsewhere))
+    for _ in range(2):
+        loss(outputs, torch.zeros_like(wrong).as_subclass(Elsewhere))
+    assert torch.isfinite(loss(outputs, wrong.as_subclass(Elsewhere)))
+    with pytest.raises(DataError, match="label 9"):
+        loss(outputs, wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+def test_an_ignore_label_that_a_byte_cannot_hold_ignores_no_class(dtype: torch.dtype) -> None:
+    """-100 and 156 are the same byte."""
+    values, targets = logits(200), torch.full((2, 12, 16), 156)
+    plan = SupervisionPlan(tuple(map(str, range(200))), ())
+    for loss in (HierarchicalLoss(plan, -100), OnlineLoss(single_phase(plan.taxonomy_names, []), -100)):
+        assert torch.equal(loss({"final": values}, targets.to(dtype)), loss({"final": values}, targets))
+        assert loss({"final": values}, targets.to(dtype)) > 1
+    for criterion in (CrossEntropy(ignore_index=-100), Ohem(ignore_index=-100)):
+        assert torch.equal(criterion(values, targets.to(dtype)), criterion(values, targets))
+
+
+def test_a_criterion_of_torch_gets_logits_of_the_labels_size() -> None:
+    torchs = nn.CrossEntropyLoss(ignore_index=255, label_smoothing=0.1)
+    loss = HierarchicalLoss(
+        GROUPED, criteria=dict.fromkeys(("early", "final"), torchs), auxiliary={"aux": 0.4}, extra={"more": (torchs, 1)}
+    )
+    outputs, ours = outputs_of(aux=4), CrossEntropy(label_smoothing=0.1)
+    terms = loss.terms(outputs, labels())
+    remapped = torch.from_numpy(GROUPING.remap(labels().numpy()))
+    torch.testing.assert_close(terms["early"], ours(outputs["early"], remapped))
+    for name, output in (("final", "final"), ("aux", "aux"), ("more", "final")):
+        torch.testing.assert_close(terms[name], ours(outputs[output], labels()))
+    loss.combine(terms).backward()
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in outputs.values())
+
+
+def test_our_criteria_get_the_small_logits() -> None:
+    """They enlarge strip by strip; enlarging before would hold the whole."""
+    seen = []
+
+    class Watching(CrossEntropy):
+        def forward(self, values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            seen.append(values.shape[-2:])
+            return super().forward(values, targets)
+
+    HierarchicalLoss(GROUPED, criteria={"final": Watching()})(outputs_of(), labels())
+    assert seen == [(3, 4)]
+
+
+def test_an_auxiliary_output_with_a_criterion_of_its_own_may_have_anything() -> None:
+    class Mean(nn.Module):
+        def forward(self, scores: torch.Tensor, _labels: torch.Tensor) -> torch.Tensor:
+            return scores.mean()
+
+    scores = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    loss = HierarchicalLoss(GROUPED, criteria={"scene": Mean()}, auxiliary={"scene": 0.2})
+    assert loss.terms({**outputs_of(), "scene": scores}, labels())["scene"] == 3
+
+
+def test_criteria_of_an_unknown_kind() -> None:
+    with pytest.raises(ConfigError, match="unknown loss 'focal'; allowed: 'cross_entropy', 'ohem', 'image_weighted'"):
+        make_criteria(GROUPED, kind="focal")
+    with pytest.raises(ConfigError, match="unknown loss 'crossentropy'; nearest: 'cross_entropy'"):
+        make_criteria(GROUPED, kind="crossentropy")
+
+
+def test_a_plan_may_be_a_file(tmp_path: Path) -> None:
+    online = single_phase(NAMES, ["early"])
+    for plan, make in ((GROUPED, HierarchicalLoss), (online, OnlineLoss)):
+        plan.save(tmp_path / "plan.toml")
+        for path in (tmp_path / "plan.toml", str(tmp_path / "plan.toml")):
+            assert make(path).plan == plan
+    with pytest.raises(PlanError, match="plan 'no.toml' does not exist"):
+        HierarchicalLoss("no.toml")
+    with pytest.raises(PlanError, match="the plan is of type dict; give a SupervisionPlan, or the path of a plan.toml"):
+        HierarchicalLoss({"stages": []})
+
+
+def test_it_compiles_as_a_whole() -> None:
+    loss, outputs = HierarchicalLoss(GROUPED), outputs_of()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(outputs, labels()), loss(outputs, labels()))
+    torch._dynamo.reset()

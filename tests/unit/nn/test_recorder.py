@@ -64,3 +64,26 @@ def test_what_does_not_fit_is_told():
     merged = SupervisionPlan(NAMES, (StagePlan("early", Grouping.from_labels([0, 0, 1, 1])),))
     with pytest.raises(PlanError, match="'early' was supervised with groups"):
         ConfusionRecorder(merged).make_plan()
+
+
+def test_outputs_and_labels_of_the_wrong_kind_are_told():
+    recorder = ConfusionRecorder(deep_supervision(NAMES, ["early"]))
+    outputs, labels = batch(0)
+    with pytest.raises(PlanError, match="the recorder was given one tensor; give it all that the supervised network"):
+        recorder.update(outputs["final"], labels)
+    with pytest.raises(PlanError, match="the recorder was given a tuple; give it all"):
+        recorder.update((outputs["early"], outputs["final"]), labels)
+    with pytest.raises(DataError, match="labels are float32, and must be whole class ids"):
+        recorder.update(outputs, labels / 255)
+    with pytest.raises(PlanError, match=r"labels of shape \(16, 24\) for logits"):
+        recorder.update(outputs, labels[0])
+    assert not any(matrix.any() for matrix in recorder.confusions().values())
+
+
+def test_a_plan_may_be_a_file(tmp_path: Path):
+    plan = deep_supervision(NAMES, ["early"])
+    plan.save(tmp_path / "plan.toml")
+    for path in (tmp_path / "plan.toml", str(tmp_path / "plan.toml")):
+        assert ConfusionRecorder(path).plan == plan
+    with pytest.raises(PlanError, match="does not exist"):
+        ConfusionRecorder("no.toml")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hs3seg import networks
-from hs3seg.analysis import StagePlan, SupervisionPlan
-from hs3seg.errors import NetworkError
+from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision
+from hs3seg.errors import NetworkError, PlanError
 from hs3seg.nn import HierarchicalLoss, Supervised, count_cost, final_logits, find_stages, merge_maps, supervise
 from hs3seg.nn.maps import Layout
 from hs3seg.taxonomy import Grouping
@@ -457,3 +457,127 @@ def test_activation_checkpointing_inside_a_stage_changes_no_gradient() -> None:
     assert "heads.layer2/1.0.weight" in found
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("size", [(32, 32), (48, 96), (96, 48), (128, 128)])
+def test_a_small_example_finds_the_same_stages(name: str, size: tuple[int, int]) -> None:
+    """At 32 pixels a map of stride 32 is (1, 1), as that of global pooling."""
+    make, stages = NETS[name]
+    example = torch.zeros(1, 3, *size)
+    assert find_stages(make(), example) == stages
+    assert find_stages(make(), example, [-1]) == stages[-1:]
+    model = supervise(make(), example=example)
+    assert model.stages == stages
+    shapes = [tuple(value.shape[:2]) for value in model(torch.randn(2, 3, *size)).values()]
+    assert shapes == [(2, 5)] * 3
+
+
+def test_a_network_of_one_size_is_examined_at_that() -> None:
+    class Fixed(Residual):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.shape[-2:] != (64, 96):
+                raise KeyError("no position of that size")
+            return super().forward(x)
+
+    assert find_stages(Fixed(), EXAMPLE) == ("layer2", "layer3")
+    assert supervise(Fixed(), example=EXAMPLE).stages == ("layer2", "layer3")
+
+
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (torch.zeros(1, 3, 64, 96).numpy(), r"the example is of type ndarray; give a tensor of images \(N, C, H, W\)"),
+        (
+            [torch.zeros(1, 3, 64, 96), torch.zeros(1, 64, 96)],
+            r"the example is of type list; .* of a batch .* the first",
+        ),
+        (torch.zeros(3, 64, 96), r"the example has shape \(3, 64, 96\); give images \(N, C, H, W\)"),
+        (torch.zeros(0, 3, 64, 96), r"the example has shape \(0, 3, 64, 96\); .* one at least"),
+    ],
+)
+def test_an_example_that_is_no_batch_of_images(example: object, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        supervise(UNet(), example=example)
+    with pytest.raises(NetworkError, match=message):
+        find_stages(UNet(), example)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 1}, {"num_classes": 2}, {"plan": True}])
+def test_a_network_with_one_logit_is_told_to_have_two(options: dict[str, object]) -> None:
+    net = Residual()
+    net.head = nn.Conv2d(32, 1, 1)
+    if options.get("plan"):
+        options = {"plan": deep_supervision(("background", "foreground"), ["layer2"])}
+    with pytest.raises(NetworkError, match=r"the network has one logit \(a sigmoid\); make it with two classes"):
+        supervise(net, example=EXAMPLE, **options)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_a_number_of_classes_below_two_is_refused() -> None:
+    with pytest.raises(NetworkError, match="num_classes = 1, and the network's logits have 5 classes; leave it out"):
+        supervise(Residual(), num_classes=1, example=EXAMPLE)
+
+
+def test_a_plan_may_be_a_file(tmp_path: Path) -> None:
+    plan = SupervisionPlan(tuple("abcde"), (StagePlan("layer2", Grouping.from_labels([0, 0, 1, 1, 1])),))
+    plan.save(tmp_path / "plan.toml")
+    for path in (tmp_path / "plan.toml", str(tmp_path / "plan.toml")):
+        assert supervise(Residual(), plan=path, example=EXAMPLE).plan == plan
+    with pytest.raises(PlanError, match="plan 'no.toml' does not exist"):
+        supervise(Residual(), plan="no.toml", example=EXAMPLE)
+    with pytest.raises(NetworkError, match="stages = 'plan.toml'; give 'auto', .* and a plan as plan="):
+        supervise(Residual(), "plan.toml", example=EXAMPLE)
+    with pytest.raises(NetworkError, match="stages is a SupervisionPlan; give 'auto', .* and a plan as plan="):
+        supervise(Residual(), plan, example=EXAMPLE)
+
+
+def test_what_stands_beside_a_plan_may_only_say_the_same() -> None:
+    plan = deep_supervision(tuple("abcde"), ["layer2", "layer3"])
+    for stages in ("auto", ["layer2", "layer3"], ("layer3", "layer2"), ["layer[23]"], [2, 3]):
+        assert supervise(Residual(), stages, plan, num_classes=5, example=EXAMPLE).plan == plan
+    with pytest.raises(NetworkError, match="num_classes = 7 beside a plan of 5 classes; leave it out"):
+        supervise(Residual(), plan=plan, num_classes=7, example=EXAMPLE)
+    with pytest.raises(NetworkError, match="stages are layer1 beside a plan of layer2, layer3; leave them out"):
+        supervise(Residual(), ["layer1"], plan, example=EXAMPLE)
+    with pytest.raises(NetworkError, match="stages are .* beside a plan of layer2, layer3"):
+        supervise(Residual(), 1, plan, example=EXAMPLE)
+
+
+def test_supervising_again_takes_the_older_models_hooks_off() -> None:
+    net = Residual()
+    older = supervise(net, ["layer1", "layer2"], example=EXAMPLE).eval()
+    own = net.layer1.register_forward_hook(lambda *_: None)
+    newer = supervise(net, ["layer2", "layer3"], example=EXAMPLE).eval()
+    assert list(newer(EXAMPLE)) == ["layer2", "layer3", "final"]
+    with pytest.raises(NetworkError, match="'layer1' was not caught: .* after supervising it again the newer model"):
+        older(EXAMPLE)
+    assert list(newer(EXAMPLE)) == ["layer2", "layer3", "final"]
+    assert own.id in net.layer1._forward_hooks  # somebody else's
+    own.remove()
+    newer.strip()
+    older.strip()
+    for plain in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert not any(module._forward_hooks for module in plain.modules())
+
+
+def test_a_supervision_that_is_refused_leaves_the_older_model_in_order() -> None:
+    net = Residual()
+    older = supervise(net, ["layer1"], example=EXAMPLE).eval()
+    with pytest.raises(NetworkError, match="logits have 5 classes, the plan has 3"):
+        supervise(net, ["layer2"], num_classes=3, example=EXAMPLE)
+    assert list(older(EXAMPLE)) == ["layer1", "final"]
+    assert not any(module._forward_hooks for module in older.strip().modules())
+
+
+def test_a_supervised_network_inside_another_keeps_its_hooks() -> None:
+    class Around(nn.Module):
+        def __init__(self, inner: Supervised) -> None:
+            super().__init__()
+            self.inner, self.last = inner, nn.Conv2d(5, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.inner(x)["final"])
+
+    model = supervise(Around(supervise(Residual(), ["layer2"], example=EXAMPLE)), ["inner.net.layer3"], example=EXAMPLE)
+    assert list(model.eval()(EXAMPLE)) == ["inner.net.layer3", "final"]

@@ -2,6 +2,7 @@ import ast
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hs3seg.analysis import StagePlan, SupervisionPlan
+from hs3seg.analysis import FusePlan, StagePlan, SupervisionPlan
+from hs3seg.analysis.plan import DEFAULT_GAMMA
 from hs3seg.errors import DataError, PlanError
-from hs3seg.portable import FORMATS, read_groups, write_groups, write_plan
+from hs3seg.portable import FORMATS, read_groups, read_plan, write_groups, write_plan
 from hs3seg.taxonomies.cityscapes import CITYSCAPES
 from hs3seg.taxonomy import Grouping, Taxonomy
 
@@ -319,3 +321,35 @@ def test_a_plan_is_written_stage_by_stage(name: str, tmp_path: Path) -> None:
     }
     with pytest.raises(PlanError, match="other classes"):
         write_plan(plan, MEDICAL, name, tmp_path)
+
+
+def test_groups_alone_take_order_weights_and_tables_of_an_earlier_plan(tmp_path: Path) -> None:
+    stages = tuple(StagePlan(f"blocks.{n}", VEHICLES, g) for n, g in ((3, 1.0), (11, 0.2), (20, 0.4)))
+    plan = SupervisionPlan(ROADS.names, stages, "spectral", {"theta": 60}, FusePlan(32, 16))
+    files = write_plan(plan, ROADS, "csv", tmp_path)
+    back = read_plan([*reversed(files.values())], ROADS, "csv", plan)
+    assert replace(back, notes=plan.notes) == plan
+    assert back.notes == {"theta": 60, "from": ["blocks.20.csv", "blocks.11.csv", "blocks.3.csv"]}
+    write_groups(Grouping.identity(5), ROADS, "csv", files["blocks.11"])
+    fewer = replace(plan, stages=stages[1:])
+    mixed = read_plan(sorted(files.values()), ROADS, "csv", fewer)
+    assert mixed.stage_names == ("blocks.11", "blocks.20", "blocks.3")
+    assert [stage.gamma for stage in mixed.stages] == [0.2, 0.4, 0.4]
+    assert mixed.stage("blocks.11").grouping.is_identity
+    with pytest.raises(PlanError, match="other classes"):
+        read_plan(list(files.values()), MEDICAL, "csv", plan)
+
+
+def test_without_an_earlier_plan_numbers_order_stages(tmp_path: Path) -> None:
+    names = ("net.blocks.2.a", "net.blocks.2.b", "net.blocks.11", "stem", "x9y10", "x10y9")
+    for name in names:
+        write_groups(VEHICLES, ROADS, "csv", tmp_path / f"{name}.csv")
+    plan = read_plan(sorted(tmp_path.iterdir()), ROADS, "csv")
+    assert plan.stage_names == names
+    assert {stage.gamma for stage in plan.stages} == {DEFAULT_GAMMA}
+
+
+def test_a_stage_with_a_slash_finds_its_file(tmp_path: Path) -> None:
+    plan = SupervisionPlan(ROADS.names, (StagePlan("a/b", VEHICLES, 0.7),))
+    files = write_plan(plan, ROADS, "csv", tmp_path)
+    assert read_plan(list(files.values()), ROADS, "csv", plan).stages == plan.stages

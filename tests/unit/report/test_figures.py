@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as stnp
 from PIL import Image
 
 from hs3seg.report.canvas import Canvas, shortened, text_width
+from hs3seg.report.comparison_pictures import BOTH, ONLY_ARM, who_is_right
 from hs3seg.report.curves import smoothed, thinned, tradeoff_figure, training_figures
 from hs3seg.report.figure import Axes, Figure, ticks
 from hs3seg.report.grid import grid_of
@@ -22,7 +23,7 @@ from hs3seg.report.groups import tree_figures
 from hs3seg.report.load import load_run
 from hs3seg.report.markup import clean, duration, escape, listed, number, percent, points
 from hs3seg.report.matrices import analysis_figures, largest_confusions, row_shares, split_figures
-from hs3seg.report.pictures import _grouped, _labels, sample_tiles
+from hs3seg.report.pictures import IGNORED, _grouped, _labels, has_class, sample_tiles
 from hs3seg.report.theme import DARK, HEAT, LIGHT
 from hs3seg.taxonomy import Grouping, Taxonomy
 
@@ -307,3 +308,17 @@ def test_fabricated_matrices_are_plausible() -> None:
     matrix = confusion(street_taxonomy(), 0.8, 0)
     assert 0.5 < np.trace(matrix) / matrix.sum() < 0.95
     assert confusion(many_classes(40), 0.8, 0).shape == (40, 40)
+
+
+def test_labels_of_more_than_255_classes_keep_their_ids_and_colours() -> None:
+    colours = [(number % 256, number // 256, 7) for number in range(300)]
+    labels = np.array([[299, 43, 255, 65535]], np.uint16)
+    pixels = np.asarray(_labels(labels, colours).convert("RGBA"))
+    assert pixels[0, :3].tolist() == [[43, 1, 7, 255], [43, 0, 7, 255], [255, 0, 7, 255]]
+    assert pixels[0, 3, 3] == 0
+    assert has_class(labels).tolist() == [[True, True, True, False]]
+    grouping = Grouping.from_labels([min(number, 280) for number in range(300)])
+    assert _grouped(labels, grouping).tolist() == [[280, 43, 255, 65535]]
+    assert has_class(labels.astype(np.uint8)).tolist() == [[True, True, False, False]]
+    found = who_is_right(labels, np.full_like(labels, 43), labels)
+    assert found.tolist() == [[ONLY_ARM, BOTH, ONLY_ARM, IGNORED]]

@@ -56,7 +56,9 @@ def test_arms_and_settings_are_called_by_their_titles(page: StudyPage, tmp_path:
     assert "The sign test cannot go below 0.25 with 3 seeds" in text
 
 
-def test_comparisons_against_other_arms_share_a_table_and_the_sources_are_named(page: StudyPage, tmp_path: Path) -> None:
+def test_comparisons_against_other_arms_share_a_table_and_the_sources_are_named(
+    page: StudyPage, tmp_path: Path
+) -> None:
     found = compare_evaluations(evaluations(0.02), "val", "deep-late")
     assert found is not None
     commits = "1234567890abcdef+, fedcba0987654321"

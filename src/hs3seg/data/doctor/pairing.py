@@ -253,6 +253,8 @@ def _refusal(split: str, error: DataError) -> list[Finding]:
         return [Finding("empty-split", "error", split, split, text, "add images, or leave the split out")]
     if " exists, but '" in text:
         return [Finding("missing-folder", "error", split, split, text, "add the folder")]
+    if "nothing but 0 and 255" in text:
+        return [Finding("binary-255", "error", split, split, text, "set data.ids or data.ignore_ids")]
     return [Finding("unopened-split", "error", split, split, text, _AS_SAID)]
 
 

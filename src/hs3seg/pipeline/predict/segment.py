@@ -14,6 +14,7 @@ from hs3seg.builders import Trained
 from hs3seg.engine import Runtime
 from hs3seg.engine.tiles import STRIP_BYTES, Strip, Tiling, segment_tiles, segment_whole
 from hs3seg.errors import DataError
+from hs3seg.nn.resize import aligns_corners
 from hs3seg.pipeline.predict.memory import peak_activation_bytes
 
 Forward = Callable[[Tensor], Tensor]
@@ -69,6 +70,7 @@ class Segmenter:
         self._runtime = runtime
         self._network = runtime.place(trained.model.strip()).eval()
         self._forward: Forward = self._network if protocol is None else protocol(self._network)
+        self._align_corners = aligns_corners(self._network)
         self._mean, self._std = trained.mean.to(runtime.device), trained.std.to(runtime.device)
         self._resize = trained.config.augment.resize
         self._classes = trained.taxonomy.num_classes
@@ -105,10 +107,12 @@ class Segmenter:
         if tiling is None:
             scores = self._score(torch.stack([self._resized(image) for image in images]))
             for image, own in zip(images, scores, strict=True):
-                yield segment_whole(own, _size_of(image))
+                # Scores of several looks have the size that the network saw: enlarging them is of images.
+                small = _size_of(own) != self.network_size(image)
+                yield segment_whole(own, _size_of(image), align_corners=self._align_corners and small)
             return
         for image in images:
-            strips = segment_tiles(self._score, self._resized(image), tiling)
+            strips = segment_tiles(self._score, self._resized(image), tiling, align_corners=self._align_corners)
             if self._resize is None:
                 yield strips
             else:  # the resize bounds what is kept

@@ -8,21 +8,27 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
 
 from hs3seg.cli import main
 
 
-def torchrun(*words: object) -> None:
+PLAIN = Path(__file__).with_name("plain_training.py")
+
+
+def torchrun(*words: object, module: tuple[str, ...] = ("-m", "hs3seg"), succeeds: bool = True) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-        *("--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "hs3seg", *map(str, words)),
+        *("--master-addr", "127.0.0.1", "--master-port", str(port), *module, *map(str, words)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.returncode == 0) == succeeds, done.stderr[-3000:]
 
 
 def test_evaluation_is_identical_on_two_processes(finished_run: Path, tmp_path: Path) -> None:
@@ -78,6 +84,26 @@ def test_groups_found_online_on_two_processes(config: Path, tmp_path: Path) -> N
     history = json.loads((arm / "groups.json").read_text())
     assert [entry["progress"] for entry in history] == [1 / 3, 2 / 3]
     assert json.loads((arm / "evaluation-val.json").read_text())["stages"]["stage2"]["num_groups"] == 11
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_learn_what_one_does(tmp_path: Path, accumulate: int) -> None:
+    # A gradient that is summed over the processes, or divided twice, gives other weights.
+    words = ["--accumulate", accumulate]
+    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
+    subprocess.run([sys.executable, PLAIN, one, *map(str, words)], check=True, timeout=300)
+    torchrun(two, *words, module=(str(PLAIN),))
+    weights = [load_file(folder / "weights.safetensors") for folder in (one, two)]
+    assert json.loads((two / "train.json").read_text())["processes"] == 2
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
+    if accumulate == 1:
+        torchrun(resumed, *words, "--stop-after", 5, module=(str(PLAIN),), succeeds=False)
+        assert not (resumed / "train.json").exists()
+        assert (resumed / "state.pt").exists()
+        torchrun(resumed, *words, module=(str(PLAIN),))
+        again = load_file(resumed / "weights.safetensors")
+        assert all(torch.equal(again[name], tensor) for name, tensor in weights[1].items())
 
 
 def test_class_uniform_training_on_two_processes(config: Path, tmp_path: Path) -> None:

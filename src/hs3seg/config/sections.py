@@ -159,6 +159,10 @@ class TrainConfig(Section):
     decay_norms: bool = Field(True, description="weight decay also on norms and biases, as the official HRNet code")
     schedule: Literal["poly", "cosine"] = Field("poly", description="fall of the learning rate, per step")
     poly_power: Annotated[float, Field(gt=0)] = Field(0.9, description="of the poly schedule")
+    poly_from_start: bool = Field(
+        False,
+        description="poly falls from the first step on, warm-up or not, as in SA-Gate's code; else after the warm-up",
+    )
     warmup_epochs: Annotated[float, Field(ge=0)] = Field(0.0, description="linear warm-up")
     clip_norm: Annotated[float, Field(ge=0)] = Field(0.0, description="largest gradient norm; 0 = off")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -281,6 +285,7 @@ _WITHOUT_EFFECT = {
 _ADDED_LATER: dict[str, dict[str, Any]] = {
     "data": {"train_images": None},
     "supervision": {"diagonal": "drop", "rule": "line"},
+    "train": {"poly_from_start": False},
 }
 """Keys that runs of earlier versions knew nothing of; at their usual value they leave a run what it was."""
 

@@ -35,12 +35,14 @@ def learning_rate(step: int, total_steps: int, steps_per_epoch: int, settings: T
         settings: Peak rate, schedule and warm-up.
 
     Returns:
-        The rate; it rises linearly during the warm-up and then falls to (nearly) zero.
+        The rate; it rises linearly during the warm-up and then falls to (nearly) zero. With `poly_from_start` it goes
+        on after the warm-up where poly would be without one.
     """
     warmup = min(round(settings.warmup_epochs * steps_per_epoch), total_steps - 1)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
-    done = (step - warmup) / (total_steps - warmup)
+    before = 0 if settings.schedule == "poly" and settings.poly_from_start else warmup
+    done = (step - before) / (total_steps - before)
     if settings.schedule == "cosine":
         return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
     return float(settings.learning_rate * (1 - done) ** settings.poly_power)

@@ -29,7 +29,8 @@ class Protocol:
 
     Every look gives logits, enlarged to its own size and turned back where it was mirrored. They become one image by
     `merge`: probabilities = mean of the softmax; logits = mean of the logits; mean_exp = sum over scales of the
-    exponential of the logits' mean over mirrored and not, divided by how many windows cover a pixel (HRNet's code);
+    exponential of the logits' mean over mirrored and not, divided by how many windows cover a pixel, and an image no
+    larger than the window is seen whole and unpadded (HRNet's code);
     sum_exp = the same with sums instead of means and without the division (SA-Gate's code); hms = the network's own
     attention joins the scales, and mirrored logits are averaged; auto = hms where the network has it and there are
     several scales, else probabilities.
@@ -38,7 +39,7 @@ class Protocol:
         scales: Factors of the image's size.
         flip: Also mirrored.
         crop: (height, width) of the window; None = the whole image at once. A smaller image is padded with zeros on
-            all sides, as in SA-Gate's code, so that the network always sees this size.
+            all sides, as in SA-Gate's code, so that the network always sees this size; not with mean_exp.
         stride: (down, right) from window to window; None = two thirds of the window, rounded up.
         merge: One of the above.
     """
@@ -174,9 +175,10 @@ def _by_attention(model: nn.Module, attention: Any, images: Tensor, protocol: Pr
 
 def _look(run: Run, images: Tensor, protocol: Protocol, merge: Merge) -> dict[str, Tensor]:
     """Scores (N, k, h, w) of images at one scale."""
-    if protocol.crop is None:
-        return _scores(run, images, protocol, merge)
     size = (images.shape[-2], images.shape[-1])
+    fits = protocol.crop is not None and size[0] <= protocol.crop[0] and size[1] <= protocol.crop[1]
+    if protocol.crop is None or (fits and merge == "mean_exp"):
+        return _scores(run, images, protocol, merge)
     total: dict[str, Tensor] = {}
     covered = images.new_zeros(size, dtype=torch.float32)
     for (top, left, bottom, right), padded, inside in _windows(images, protocol):

@@ -153,9 +153,15 @@ class HRNetOCR(HRNetTrunk):
     ) -> None:
         super().__init__(trunk, in_channels=in_channels, align_corners=align_corners, pretrained=pretrained)
         self.num_classes = num_classes
+        self._widths = (mid, key)
         self.ocr = OCRBlock(self.feature_channels, mid, key, num_classes, dropout)
         self.cls_head = nn.Conv2d(mid, num_classes, 1)
         set_bn_momentum(self, bn_momentum)
+
+    @property
+    def ocr_widths(self) -> tuple[int, int]:
+        """Mid and key channels that it was made with."""
+        return self._widths
 
     def parts(self, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """All logits at 1/4, and the enhanced features (N, mid, H/4, W/4) that `final` was made from."""

@@ -33,6 +33,17 @@ def test_warmup_rises_linearly_to_the_peak() -> None:
     assert max(got) == pytest.approx(0.01)
 
 
+def test_after_the_warmup_poly_falls_from_the_peak_or_from_where_it_would_be() -> None:
+    peak, power = 0.01, 0.9
+    usual = rates(TrainConfig(learning_rate=peak, poly_power=power, warmup_epochs=1.0))
+    assert usual[5:] == pytest.approx([peak * (1 - i / 15) ** power for i in range(15)])
+    furnace = rates(TrainConfig(learning_rate=peak, poly_power=power, warmup_epochs=1.0, poly_from_start=True))
+    assert furnace[:5] == usual[:5]
+    assert furnace[5:] == pytest.approx([peak * (1 - i / 20) ** power for i in range(5, 20)])
+    alone = TrainConfig(learning_rate=peak, poly_power=power)
+    assert rates(alone) == rates(alone.model_copy(update={"poly_from_start": True}))
+
+
 def test_warmup_longer_than_training_still_ends() -> None:
     got = rates(TrainConfig(learning_rate=0.01, warmup_epochs=99.0))
     assert len(got) == 20

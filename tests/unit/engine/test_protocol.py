@@ -144,6 +144,38 @@ def test_values_that_do_not_go_together_are_refused(values: dict[str, object], m
         Protocol(**values)  # type: ignore[arg-type]
 
 
+def test_published_protocols_are_those_of_the_official_codes() -> None:
+    multi = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+    hrnet = PRESETS["hrnet"]
+    assert (set(hrnet.scales), hrnet.flip, hrnet.crop, hrnet.merge) == (set(multi), True, (1024, 2048), "mean_exp")
+    sagate, several = PRESETS["sagate"], PRESETS["sagate_multi_scale"]
+    assert (set(several.scales), several.flip) == ({0.75, 1.0, 1.25}, True)
+    for protocol in (sagate, several):
+        assert (protocol.crop, protocol.steps, protocol.merge) == ((480, 480), (320, 320), "sum_exp")
+    assert (sagate.scales, sagate.flip) == ((1.0,), False)
+    assert (set(PRESETS["hms"].scales), PRESETS["hms"].flip, PRESETS["hms"].merge) == ({0.5, 1.0, 2.0}, True, "hms")
+
+
+def test_hrnets_code_sees_small_scales_whole_and_sagates_pads_them() -> None:
+    # As PRESETS, all a hundredth as large.
+    whole, padded = Slanted(), Slanted()
+    images = IMAGES[..., :10, :20]
+    found = segment(whole, images, Protocol((0.5, 1.0, 1.5), True, (10, 20), (10, 20), "mean_exp"))["final"]
+    # Mirrored too; of the largest scale four windows of the full size.
+    assert whole.seen == [(5, 10)] * 2 + [(10, 20)] * 2 + [(10, 20)] * 8
+    segment(padded, images, Protocol((0.5, 1.0, 1.5), True, (10, 20), (10, 20), "sum_exp"))
+    assert padded.seen == [(10, 20)] * 12
+    size = (10, 20)
+    total = torch.zeros_like(found)
+    for scale in (0.5, 1.0):
+        small = up(images, (int(10 * scale), int(20 * scale)))
+        both = [up(net_of, small.shape[-2:]) for net_of in (whole(small), whole(small.flip(-1)).flip(-1))]
+        total += up((sum(both) / 2).exp(), size) / 3
+    large = segment(whole, images, Protocol((1.5,), True, (10, 20), (10, 20), "mean_exp"))["final"]
+    assert found.shape == total.shape
+    torch.testing.assert_close(found - large / 3, total, rtol=1e-3, atol=1e-3)
+
+
 def test_published_protocols_run() -> None:
     for name, protocol in PRESETS.items():
         if protocol.merge != "hms":

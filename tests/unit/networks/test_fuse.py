@@ -75,6 +75,13 @@ def test_outputs_are_the_stages_groups_the_regions_and_the_final_logits() -> Non
         }
 
 
+def test_an_ocr_network_keeps_its_own_widths() -> None:
+    net = networks.fuse(networks.create("hrnet_w18_small_ocr", 5, mid=96, key=48), {"stage2": 3, "stage3": 4})
+    assert net.widths == (96, 48)
+    plain = networks.fuse(networks.create("hrnet_w18_small", 5), {"stage2": 3, "stage3": 4})
+    assert plain.widths == (192, 96)
+
+
 def test_widths_halve_per_earlier_stage_and_the_deepest_is_concatenated_first() -> None:
     net = small()
     assert [net.blocks[s].conv3x3_ocr[0].out_channels for s in ("stage2", "stage3")] == [4, 8]

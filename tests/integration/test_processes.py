@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 
 from hs3seg.cli import main
 
-
 PLAIN = Path(__file__).with_name("plain_training.py")
 
 

@@ -1,6 +1,8 @@
 """A training without BatchNorm, whose weights must not depend on the number of processes: a part of test_processes.
 
-python plain_training.py FOLDER --accumulate N [--stop-after STEPS]
+python plain_training.py FOLDER [--accumulate N ...] [--stop-after STEPS]
+
+trains one after another into FOLDER/N, where `taken` says how many steps this call took.
 """
 
 import argparse
@@ -44,13 +46,7 @@ class Noise:
         return Sample(tv_tensors.Image(torch.from_numpy(image)), tv_tensors.Mask(mask), self.names[index])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--accumulate", type=int, required=True)
-    parser.add_argument("--stop-after", type=int, default=0)
-    options = parser.parse_args()
-    runtime = Runtime("float32", threads=1)
+def job(folder: Path, accumulate: int, runtime: Runtime) -> Job:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.GELU(), nn.Conv2d(16, 3, 1))
     model = supervise(net, plan=no_supervision(Noise.taxonomy.names), example=torch.zeros(1, 3, *SIZE))
@@ -63,21 +59,33 @@ def main() -> None:
         world_size=runtime.world_size,
     )
     # Plain SGD: its steps are as long as the gradient, whose size has to be right.
-    settings = TrainConfig(
-        epochs=EPOCHS, batch_size=BATCH, accumulate=options.accumulate, learning_rate=0.3, log_steps=1
-    )
+    settings = TrainConfig(epochs=EPOCHS, batch_size=BATCH, accumulate=accumulate, learning_rate=0.3, log_steps=1)
     half = torch.full((3,), 0.5)
-    job = Job(model, HierarchicalLoss(model.plan), loader, settings, half, half, options.folder, {"arm": "none"}, {})
-    if options.stop_after:
-        taken, step = iter(range(1, 10**6)), _Training._step
+    return Job(model, HierarchicalLoss(model.plan), loader, settings, half, half, folder, {"arm": "none"}, {})
 
-        def counted(training: _Training, *rest: object) -> object:
-            if next(taken) == options.stop_after:
-                os.kill(os.getpid(), signal.SIGINT)
-            return step(training, *rest)  # type: ignore[arg-type]
 
-        _Training._step = counted  # type: ignore[assignment]
-    train(job, runtime, Reporter(enabled=False))
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--accumulate", type=int, nargs="+", default=[1])
+    parser.add_argument("--stop-after", type=int, default=0)
+    options = parser.parse_args()
+    runtime = Runtime("float32", threads=1)
+    taken, step = 0, _Training._step
+
+    def counted(training: _Training, *rest: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == options.stop_after:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(training, *rest)  # type: ignore[arg-type]
+
+    _Training._step = counted  # type: ignore[assignment]
+    for accumulate in options.accumulate:
+        taken, folder = 0, options.folder / str(accumulate)
+        train(job(folder, accumulate, runtime), runtime, Reporter(enabled=False))
+        if runtime.is_main:
+            (folder / "taken").write_text(str(taken))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from hs3seg.cli import main
+from hs3seg.engine.weights import load_state
 
 PLAIN = Path(__file__).with_name("plain_training.py")
 
@@ -85,24 +85,26 @@ def test_groups_found_online_on_two_processes(config: Path, tmp_path: Path) -> N
     assert json.loads((arm / "evaluation-val.json").read_text())["stages"]["stage2"]["num_groups"] == 11
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_learn_what_one_does(tmp_path: Path, accumulate: int) -> None:
-    # A gradient that is summed over the processes, or divided twice, gives other weights.
-    words = ["--accumulate", accumulate]
-    one, two, resumed = (tmp_path / name for name in ("one", "two", "resumed"))
-    subprocess.run([sys.executable, PLAIN, one, *map(str, words)], check=True, timeout=300)
-    torchrun(two, *words, module=(str(PLAIN),))
-    weights = [load_file(folder / "weights.safetensors") for folder in (one, two)]
-    assert json.loads((two / "train.json").read_text())["processes"] == 2
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
-    if accumulate == 1:
-        torchrun(resumed, *words, "--stop-after", 5, module=(str(PLAIN),), succeeds=False)
-        assert not (resumed / "train.json").exists()
-        assert (resumed / "state.pt").exists()
-        torchrun(resumed, *words, module=(str(PLAIN),))
-        again = load_file(resumed / "weights.safetensors")
-        assert all(torch.equal(again[name], tensor) for name, tensor in weights[1].items())
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    # A gradient that is summed over the processes or over a batch's parts, or divided twice, gives other weights.
+    one, two, stopped = (tmp_path / name for name in ("one", "two", "stopped"))
+    subprocess.run([sys.executable, PLAIN, one], check=True, timeout=300)
+    torchrun(two, "--accumulate", 1, 2, module=(str(PLAIN),))
+    expected = load_file(one / "1" / "weights.safetensors")
+    for accumulate in ("1", "2"):
+        found = load_file(two / accumulate / "weights.safetensors")
+        assert json.loads((two / accumulate / "train.json").read_text())["processes"] == 2
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6)
+    # Stopped inside the second epoch; what follows are the seven steps that are left.
+    torchrun(stopped, "--stop-after", 5, module=(str(PLAIN),), succeeds=False)
+    assert not (stopped / "1" / "train.json").exists()
+    assert load_state(stopped / "1" / "state.pt")["step"] == 5
+    torchrun(stopped, module=(str(PLAIN),))
+    assert [(folder / "1" / "taken").read_text() for folder in (one, two, stopped)] == ["12", "12", "7"]
+    uninterrupted = load_file(two / "1" / "weights.safetensors")
+    resumed = load_file(stopped / "1" / "weights.safetensors")
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in uninterrupted.items())
 
 
 def test_class_uniform_training_on_two_processes(config: Path, tmp_path: Path) -> None:

@@ -29,9 +29,13 @@ class FusedSegmenter(nn.Module):
     and classifier take them all. Which features are concatenated where is not in the paper's text: this is the design
     whose cost meets its 224 and 154 GMACs.
 
+    Auxiliary outputs that the network has beside its classifier (SA-Gate's) stay, as `backbone_NAME` with their own
+    weight, and run in training only.
+
     Args:
         backbone: Gives `features(images)` of `feature_channels` channels; its own classifier is not used and should
-            be gone. `fuse` makes one from any network of ours.
+            be gone. One whose auxiliary outputs do without the classifier also gives
+            `features_and_auxiliary(images)`. `fuse` makes one from any network of ours.
         num_classes: K.
         num_groups: Stage -> k_i, shallow to deep; names of modules in the backbone.
         mid: Channels of the final block; the deepest stage has half of it, the one before a quarter, ...
@@ -39,7 +43,7 @@ class FusedSegmenter(nn.Module):
         dropout: Of every block's enhanced features, in training.
     """
 
-    auxiliary: Mapping[str, float] = {"aux": AUX_WEIGHT}
+    auxiliary: Mapping[str, float]
 
     def __init__(
         self,
@@ -65,6 +69,9 @@ class FusedSegmenter(nn.Module):
         self.align_corners: bool = source.align_corners
         self.full_size: bool = source.full_size
         self.widths = (mid, key)
+        # HRNet-OCR's own went with its classifier: the final block's takes its place. SA-Gate's is another head.
+        own: Mapping[str, float] = source.auxiliary if hasattr(source, "features_and_auxiliary") else {}
+        self.auxiliary = {"aux": AUX_WEIGHT} | {_of_backbone(name): weight for name, weight in own.items()}
         self.backbone = backbone
         self._caught: dict[str, Any] = {}
         modules = dict(backbone.named_modules())
@@ -99,7 +106,10 @@ class FusedSegmenter(nn.Module):
         Returns:
             Stage -> (N, k_i, h_i, w_i) at the tap's size; `aux` and `final` (N, K, h, w).
         """
-        features = cast("Tensor", cast("Any", self.backbone).features(images))
+        return self._fused(cast("Any", self.backbone).features(images), images)
+
+    def _fused(self, features: Tensor, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """See `parts`; the backbone's stages were caught while it made the features."""
         logits: dict[str, Tensor] = {}
         enhanced: list[Tensor] = []
         for stage in self.num_groups:
@@ -118,9 +128,16 @@ class FusedSegmenter(nn.Module):
         return self._finish(self.parts(images)[0]["final"], images)
 
     def outputs(self, images: Tensor) -> dict[str, Tensor]:
-        """Logits of every stage's groups, `aux` of the final block and `final`."""
-        logits, _ = self.parts(images)
-        return logits | {name: self._finish(logits[name], images) for name in ("aux", "final")}
+        """Logits of every stage's groups, `aux` of the final block and `final`; in training also the backbone's own."""
+        source = cast("Any", self.backbone)
+        own: Mapping[str, Tensor] = {}
+        if self.training and len(self.auxiliary) > 1:
+            features, own = source.features_and_auxiliary(images)
+        else:
+            features = source.features(images)
+        logits, _ = self._fused(features, images)
+        logits |= {name: self._finish(logits[name], images) for name in ("aux", "final")}
+        return logits | {_of_backbone(name): value for name, value in own.items()}
 
     def _finish(self, logits: Tensor, images: Tensor) -> Tensor:
         if not self.full_size:
@@ -164,7 +181,7 @@ def fuse(
 ) -> FusedSegmenter | MultiScale:
     """HS3-Fuse on a network of ours: its trunk is kept, values included, its classifier is replaced.
 
-    HMS is fused inside and stays HMS.
+    An auxiliary head of its own (SA-Gate's) is kept as well and learns on. HMS is fused inside and stays HMS.
 
     Args:
         net: From `create`; taken over, not copied.
@@ -264,6 +281,11 @@ def solve_widths(
         low, high = (middle, high) if cost(middle) <= gmacs else (low, middle)
     mid = min(low, high, key=lambda m: abs(cost(m) - gmacs))
     return mid, mid // 2
+
+
+def _of_backbone(name: str) -> str:
+    """Name of an auxiliary output of the backbone, since the final block's is `aux`."""
+    return f"backbone_{name}"
 
 
 def _key(stage: str) -> str:

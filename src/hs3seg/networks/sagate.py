@@ -85,14 +85,19 @@ class SAGate(nn.Module):
     def outputs(self, images: Tensor, depth: Tensor | None = None) -> dict[str, Tensor]:
         """`final`, as `forward`, and `aux`, logits of the last merged map: both (N, K, H, W)."""
         images = self._join(images, depth)
-        size = (images.shape[-2], images.shape[-1])
-        merges = self.backbone(images)
-        aux = resize(self.head.auxlayer(merges[-1]), size, self.align_corners)
-        return {"final": self.classify(self.decode(merges), size), "aux": aux}
+        features, auxiliary = self.features_and_auxiliary(images)
+        return {"final": self.classify(features, (images.shape[-2], images.shape[-1])), **auxiliary}
 
     def features(self, images: Tensor) -> Tensor:
         """What the classifier sees, (N, 256, H/4, W/4), of images (N, 3 + D, H, W)."""
         return self.decode(self.backbone(self._join(images)))
+
+    def features_and_auxiliary(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `features`, and of the same pass `aux`, logits of the last merged map: (N, K, H, W)."""
+        images = self._join(images)
+        merges = self.backbone(images)
+        aux = resize(self.head.auxlayer(merges[-1]), (images.shape[-2], images.shape[-1]), self.align_corners)
+        return self.decode(merges), {"aux": aux}
 
     def decode(self, merges: Sequence[Tensor]) -> Tensor:
         """What the classifier sees, (N, 256, H/4, W/4), of the backbone's four merged maps."""
@@ -104,9 +109,8 @@ class SAGate(nn.Module):
         return resize(self.head.classify(features), size, self.align_corners)
 
     def drop_classifier(self) -> None:
-        """Removes what makes logits of the features; then only `features` and `decode` can be called."""
-        for name in ("classify", "auxlayer"):
-            self.head._modules.pop(name, None)
+        """Removes what makes logits of the features; features and the auxiliary logits are left."""
+        self.head._modules.pop("classify", None)
 
     def _join(self, images: Tensor, depth: Tensor | None = None) -> Tensor:
         """RGB and depth as one tensor (N, 3 + D, H, W)."""

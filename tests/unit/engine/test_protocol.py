@@ -7,6 +7,7 @@ from hs3seg.analysis import StagePlan, SupervisionPlan
 from hs3seg.data import EvaluationLoader, EvaluationTransform
 from hs3seg.engine import PRESETS, Protocol, Runtime, evaluate, forward_by, segment
 from hs3seg.errors import ConfigError
+from hs3seg.networks import HRNetOCR, MultiScale
 from hs3seg.nn import supervise
 from hs3seg.taxonomy import Grouping
 from tests.unit.engine.conftest import MEAN, SILENT, STD, Colours, Small
@@ -147,40 +148,113 @@ def test_values_that_do_not_go_together_are_refused(values: dict[str, object], m
 def test_published_protocols_are_those_of_the_official_codes() -> None:
     multi = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
     hrnet = PRESETS["hrnet"]
-    assert (set(hrnet.scales), hrnet.flip, hrnet.crop, hrnet.merge) == (set(multi), True, (1024, 2048), "mean_exp")
+    assert (set(hrnet.scales), hrnet.flip, hrnet.merge) == (set(multi), True, "mean_exp")
+    assert hrnet.crop == hrnet.steps == (1024, 2048)
     sagate, several = PRESETS["sagate"], PRESETS["sagate_multi_scale"]
     assert (set(several.scales), several.flip) == ({0.75, 1.0, 1.25}, True)
     for protocol in (sagate, several):
         assert (protocol.crop, protocol.steps, protocol.merge) == ((480, 480), (320, 320), "sum_exp")
     assert (sagate.scales, sagate.flip) == ((1.0,), False)
     assert (set(PRESETS["hms"].scales), PRESETS["hms"].flip, PRESETS["hms"].merge) == ({0.5, 1.0, 2.0}, True, "hms")
+    assert PRESETS["hms"].crop is None
+    assert PRESETS["single"] == Protocol()
 
 
-def test_hrnets_code_sees_small_scales_whole_and_sagates_pads_them() -> None:
-    # As PRESETS, all a hundredth as large.
-    whole, padded = Slanted(), Slanted()
-    images = IMAGES[..., :10, :20]
-    found = segment(whole, images, Protocol((0.5, 1.0, 1.5), True, (10, 20), (10, 20), "mean_exp"))["final"]
-    # Mirrored too; of the largest scale four windows of the full size.
-    assert whole.seen == [(5, 10)] * 2 + [(10, 20)] * 2 + [(10, 20)] * 8
-    segment(padded, images, Protocol((0.5, 1.0, 1.5), True, (10, 20), (10, 20), "sum_exp"))
-    assert padded.seen == [(10, 20)] * 12
-    size = (10, 20)
-    total = torch.zeros_like(found)
-    for scale in (0.5, 1.0):
-        small = up(images, (int(10 * scale), int(20 * scale)))
-        both = [up(net_of, small.shape[-2:]) for net_of in (whole(small), whole(small.flip(-1)).flip(-1))]
-        total += up((sum(both) / 2).exp(), size) / 3
-    large = segment(whole, images, Protocol((1.5,), True, (10, 20), (10, 20), "mean_exp"))["final"]
-    assert found.shape == total.shape
-    torch.testing.assert_close(found - large / 3, total, rtol=1e-3, atol=1e-3)
+class Coarse(nn.Module):
+    """Logits at 1/32 that depend on the place in the window and on zeros beside the image; cheap on large ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append((images.shape[-2], images.shape[-1]))
+        pooled = F.avg_pool2d(images, 32, ceil_mode=True)
+        return pooled[:, :2] + torch.linspace(0, 1, pooled.shape[-1]) + images.mean((2, 3))[:, 2:, None, None]
 
 
-def test_published_protocols_run() -> None:
-    for name, protocol in PRESETS.items():
-        if protocol.merge != "hms":
-            found = segment(Slanted(), IMAGES, protocol)["final"]
-            assert found.isfinite().all(), name
+def shifted(last: int, crop: int, step: int) -> list[int]:
+    """Starts of windows as the official codes have them: the last one is moved back to the border."""
+    return [min(i * step, last - crop) for i in range(-(-(last - crop) // step) + 1)]
+
+
+def test_hrnets_protocol_looks_as_its_code_does() -> None:
+    """Cityscapes.multi_scale_inference and BaseDataset.inference, written anew."""
+    images = torch.randn(1, 3, 1024, 2048, generator=torch.Generator().manual_seed(1))
+    net = Coarse()
+    found = segment(net, images, PRESETS["hrnet"])["final"]
+    # Small scales whole and unpadded, the others in four windows of the full size; each mirrored, too.
+    assert sorted(net.seen) == sorted([(512, 1024), (768, 1536), *[(1024, 2048)] * (1 + 3 * 4)] * 2)
+
+    def look(part: Tensor) -> Tensor:
+        size = (part.shape[-2], part.shape[-1])
+        return ((up(net(part), size) + up(net(part.flip(-1)), size).flip(-1)) / 2).exp()
+
+    total = torch.zeros(1, 2, 1024, 2048)
+    for scale in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75):
+        height, width = int(1024 * scale), int(2048 * scale)
+        scaled = images if scale == 1 else up(images, (height, width))
+        if scale <= 1:
+            total += up(look(scaled), (1024, 2048))
+            continue
+        scores, count = torch.zeros(1, 2, height, width), torch.zeros(height, width)
+        for top in shifted(height, 1024, 1024):
+            for left in shifted(width, 2048, 2048):
+                scores[..., top : top + 1024, left : left + 2048] += look(
+                    scaled[..., top : top + 1024, left:][..., :2048]
+                )
+                count[top : top + 1024, left : left + 2048] += 1
+        total += up(scores / count, (1024, 2048))
+    torch.testing.assert_close(found, total / 6)
+
+
+@pytest.mark.parametrize("name", ["sagate", "sagate_multi_scale"])
+def test_sagates_protocol_looks_as_its_code_does(name: str) -> None:
+    """Evaluator.scale_process and sliding_eval, written anew; unlike HRNet's, it pads small scales."""
+    flip, scales = name != "sagate", (1.0,) if name == "sagate" else (1.0, 0.75, 1.25)
+    images = torch.randn(1, 3, 480, 640, generator=torch.Generator().manual_seed(1))
+    net = Coarse()
+    found = segment(net, images, PRESETS[name])["final"]
+    assert net.seen == [(480, 480)] * (2 if name == "sagate" else (2 + 1 + 4) * 2)
+    total = torch.zeros(1, 2, 480, 640)
+    for scale in scales:
+        height, width = int(480 * scale), int(640 * scale)
+        margin = max(0, 480 - height) // 2
+        padded = F.pad(images if scale == 1 else up(images, (height, width)), (0, 0, margin, margin))
+        scores = torch.zeros(1, 2, *padded.shape[-2:])
+        for top in shifted(padded.shape[-2], 480, 320):
+            for left in shifted(width, 480, 320):
+                part = padded[..., top : top + 480, left : left + 480]
+                logits = up(net(part), (480, 480))
+                if flip:
+                    logits = logits + up(net(part.flip(-1)), (480, 480)).flip(-1)
+                scores[..., top : top + 480, left : left + 480] += logits.exp()
+        total += up(scores[..., margin : margin + height, :], (480, 640))
+    torch.testing.assert_close(found, total)
+
+
+def test_hms_protocol_looks_as_its_code_does() -> None:
+    """MscaleBasic.nscale_forward on the image and on the mirrored one, written anew."""
+    torch.manual_seed(0)
+    inner = HRNetOCR("hrnet_w18_small", 4, mid=16, key=8, align_corners=False)
+    net = MultiScale(inner, 16, bottleneck=8).eval()
+    images = torch.randn(1, 3, 64, 96)
+
+    def at(given: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        logits, features = inner.parts(up(given, size))
+        return up(logits["final"], size), up(net.scale_attn(features), size)
+
+    def joined(given: Tensor) -> Tensor:
+        whole, half = (64, 96), (32, 48)
+        (high, _), (middle, weight), (low, low_weight) = (at(given, size) for size in ((128, 192), whole, half))
+        joint = weight * middle + (1 - weight) * up(high, whole)
+        return up(low_weight * low, whole) + (1 - up(low_weight, whole)) * joint
+
+    with torch.no_grad():
+        found = segment(net, images, PRESETS["hms"])["final"]
+        expected = (joined(images) + joined(images.flip(-1)).flip(-1)) / 2
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert (found - joined(images).detach()).abs().max() > 1e-3  # mirrored and not differ
 
 
 def test_boundaries_and_levels_are_counted(runtime: Runtime) -> None:

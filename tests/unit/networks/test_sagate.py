@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hs3seg import networks
+from hs3seg.analysis import deep_supervision
 from hs3seg.errors import NetworkError
 from hs3seg.networks.sagate import SAGate
-from hs3seg.nn import count_cost, find_stages, supervise
+from hs3seg.nn import HierarchicalLoss, count_cost, find_stages, supervise
 from tests.conftest import shared
 from tests.unit.networks.parity import agree, value
 
@@ -183,6 +185,58 @@ def test_one_training_step_moves_every_parameter(small: SAGate) -> None:
     assert [name for name, p in model.named_parameters() if torch.equal(p, before[name])] == []
     with pytest.raises(NetworkError, match="1 image to train on.* at least 2 images per batch"):
         model.net(images[:1])
+
+
+def test_hs3_fuse_keeps_the_auxiliary_head_in_training_and_its_loss(small: SAGate) -> None:
+    torch.manual_seed(0)
+    plan = deep_supervision(tuple("abcde"), ("backbone.merge1", "backbone.merge2"))
+    net = networks.fuse(copy.deepcopy(small), plan, mid=16, key=8)
+    assert isinstance(net, networks.FusedSegmenter)
+    model = supervise(net, plan=plan)
+    assert model.auxiliary == {"aux": 0.4, "backbone_aux": 0.2}
+    images, labels = torch.randn(2, 6, 64, 96), torch.randint(5, (2, 64, 96))
+    caught = Catch(net, ("backbone.backbone.merge4", "backbone.head.auxlayer"))
+    outputs = model.train()(images)
+    assert list(outputs) == [*plan.stage_names, "final", "aux", "backbone_aux"]
+    logits = caught.found["backbone.head.auxlayer"]
+    assert logits.shape[-2:] == caught.found["backbone.backbone.merge4"].shape[-2:]
+    expected = F.interpolate(logits, (64, 96), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(outputs["backbone_aux"], expected)
+    loss = HierarchicalLoss(plan, auxiliary=model.auxiliary, align_corners=model.align_corners)
+    terms = loss.terms(outputs, labels)
+    torch.testing.assert_close(terms["backbone_aux"], F.cross_entropy(expected, labels))
+    others = terms["final"] + 0.4 * sum(terms[name] for name in (*plan.stage_names, "aux"))
+    total = loss.combine(terms)
+    torch.testing.assert_close(total, others + 0.2 * terms["backbone_aux"])
+    total.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    # At inference it does not run, whoever asks.
+    caught.found.clear()
+    with torch.no_grad():
+        assert list(model.eval()(images)) == [*plan.stage_names, "final"]
+        assert "backbone_aux" not in net.outputs(images)
+        assert model.strip() is net
+        net(images)
+    assert "backbone.head.auxlayer" not in caught.found
+    cost, without = count_cost(net, (1, 6, 64, 96)), copy.deepcopy(net)
+    del without.backbone.head.auxlayer
+    bare = count_cost(without, (1, 6, 64, 96))
+    assert (cost.conv_macs, cost.matmul_macs) == (bare.conv_macs, bare.matmul_macs)
+    head = sum(p.numel() for p in small.head.auxlayer.parameters())
+    assert cost.parameters == bare.parameters + head
+
+
+def test_hs3_fuse_has_the_auxiliary_head_of_the_plain_networks_checkpoint(small: SAGate) -> None:
+    torch.manual_seed(1)
+    other = SAGate(5, blocks=(1, 1, 1, 1))
+    assert not torch.equal(other.head.auxlayer.block[0].weight, small.head.auxlayer.block[0].weight)
+    taken = networks.fuse(copy.deepcopy(small), {"backbone.merge1": 3}, mid=16, key=8)
+    loaded = networks.fuse(other, {"backbone.merge1": 3}, mid=16, key=8)
+    report = networks.load_public_checkpoint(loaded, small.state_dict(), allow_missing=("ocr.", "cls_head."))
+    assert set(report.unused) == {"head.classify.weight", "head.classify.bias"}
+    for net in (taken, loaded):
+        for name, tensor in small.head.auxlayer.state_dict().items():
+            assert torch.equal(net.state_dict()[f"backbone.head.auxlayer.{name}"], tensor), name
 
 
 def test_low_precision_and_export(small: SAGate) -> None:

@@ -192,7 +192,9 @@ class _Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Context of five sizes."""
-        if len(x) == 1 and any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in self.img_conv):
+        # Never `len`: an exported program would be tied to the example's number of images.
+        learns = any(isinstance(layer, nn.BatchNorm2d) and layer.training for layer in self.img_conv)
+        if learns and x.shape[0] == 1:
             raise NetworkError(
                 "DeepLabV3+ was given 1 image to train on; its mean over the image has no statistics then: give at"
                 " least 2 images per batch"

@@ -39,9 +39,10 @@ def interval_figure(found: SplitComparison) -> Figure | None:
         colour = "muted"
         if comparison.is_significant:
             colour = "better" if comparison.difference > 0 else "worse"
-        seeds = len(comparison.seeds)
-        title = f"{found.title(comparison.arm)} ({seeds})"
-        canvas.text(_LEFT - 12, y, shortened(title, _LEFT - 16, 12), "ink", 12, anchor="end")
+        seeds = f" ({len(comparison.seeds)})"
+        # A long title is cut, the number of seeds never.
+        title = shortened(found.title(comparison.arm), _LEFT - 16 - text_width(seeds, 12), 12)
+        canvas.text(_LEFT - 12, y, title + seeds, "ink", 12, anchor="end")
         if comparison.interval:
             ends = [(axes.place(min(max(v, low - margin), high + margin), 0)[0], v) for v in comparison.interval]
             canvas.line([(ends[0][0], y), (ends[1][0], y)], colour, 3)

@@ -7,6 +7,7 @@ import pytest
 from parsed_page import check_page
 
 from hs3seg.pipeline.scores import compare_evaluations
+from hs3seg.report.comparison_figures import interval_figure
 from hs3seg.report.comparison_words import SplitComparison, caveats
 from hs3seg.report.study_page import Picture, StudyPage, publish_study, write_study
 
@@ -111,3 +112,12 @@ def test_classes_that_are_not_there_have_no_difference() -> None:
     assert all(value != value for value in found.per_class["deep-late"]["bus"])
     assert found.reference_iou == pytest.approx({"car": 0.6, "bus": 0.42})
     assert compare_evaluations({"none": {0: {"miou": None, "iou": {}}}}, "val") is None
+
+
+def test_a_long_title_is_cut_and_the_number_of_seeds_is_not() -> None:
+    found = replace(compared("CamVid"), titles={"deep-late": "deep supervision of " + "very " * 9 + "late stages"})
+    drawn = interval_figure(found)
+    assert drawn is not None
+    (label,) = [shape.text for shape in drawn.canvas._shapes if "(3)" in str(getattr(shape, "text", ""))]
+    assert label.startswith("deep supervision of very")
+    assert label.endswith("\u2026 (3)")

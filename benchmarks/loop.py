@@ -6,8 +6,10 @@ Ours is the engine with the recipe of configs/camvid-hrnet-w18-small.toml at cro
 normalisation, two supervised stages, clipping, moving average, log. The raw loop has one batch in memory, normalised
 already, and neither clips nor averages; network, loss, optimizer, precision, layout and threads are the same. They take
 their steps in turn, one of ours and one of the raw loop: another's work on the machine slows both. All that ours does
-between the end of a raw step and the beginning of the next one counts as its own. One thread by default: the loader's process has the
-other of two cores; with as many threads as cores both sides wait for it, and their ratio is that of the scheduler.
+between the end of a raw step and the beginning of the next one counts as its own.
+
+One thread by default: the loader's process has the other of two cores. With as many threads as cores each side waits
+for it at times, and the ratio is the scheduler's.
 """
 
 import argparse

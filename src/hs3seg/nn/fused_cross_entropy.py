@@ -31,7 +31,7 @@ class _Target:
         known = labels != self.ignore_index
         index = labels.where(known, 0).long()
         valid = known.to(dtype)
-        weights = valid if self.class_weights is None else self.class_weights.to(dtype)[index] * valid
+        weights = valid if self.class_weights is None else self.class_weights.to(dtype).take(index).mul_(valid)
         return index, valid, weights
 
     def spread(self, groups: int, dtype: torch.dtype) -> Tensor:

@@ -32,6 +32,7 @@ WeightKind = Literal["none", "inverse_log", "inverse_sqrt", "median"]
 WEIGHT_KINDS: tuple[WeightKind, ...] = ("none", "inverse_log", "inverse_sqrt", "median")
 # Batches whose labels are looked at where that waits for the device: enough for a wrong mask format or taxonomy.
 _LOOKS = 3
+_TABLE = 2**16  # entries that a table of labels may have
 
 
 class CrossEntropy(nn.Module):
@@ -169,6 +170,8 @@ class HierarchicalLoss(nn.Module):
         self.extra = nn.ModuleDict({name: module for name, (module, _) in (extra or {}).items()})
         self.extra_weights = {name: weight for name, (_, weight) in (extra or {}).items()}
         self.ignore_index, self.align_corners = ignore_index, align_corners
+        # Where tables of labels have the ignore label: at its own place, or behind the classes if that is too far.
+        self._ignored = ignore_index if 0 <= ignore_index < _TABLE else plan.num_classes
         self.auxiliary = dict(auxiliary or {})
         criteria = dict(criteria or {})
         names = [*plan.stage_names, "final", *self.auxiliary]
@@ -201,7 +204,11 @@ class HierarchicalLoss(nn.Module):
         for number, grouping in enumerate(self._groupings):
             before = getattr(self, f"_table{number}", None)
             device = before.device if before is not None else None
-            table = torch.tensor(grouping.assignment, dtype=torch.int64, device=device)
+            assignment = torch.tensor(grouping.assignment, dtype=torch.int64, device=device)
+            # Entries that are no label's lie below every group: kernels on a device stop at them.
+            table = assignment.new_full((max(len(assignment), self._ignored) + 1,), -1)
+            table[: len(assignment)] = assignment
+            table[self._ignored] = self.ignore_index
             self.register_buffer(f"_table{number}", table, persistent=False)
 
     def start_epoch(
@@ -308,8 +315,10 @@ class HierarchicalLoss(nn.Module):
         if self._groupings[number].is_identity:
             return labels
         table: Tensor = getattr(self, f"_table{number}")
-        valid = labels != self.ignore_index
-        return torch.where(valid, table[torch.where(valid, labels, 0)], labels)
+        if self._ignored != self.ignore_index:
+            labels = labels.where(labels != self.ignore_index, self._ignored)
+        # A tenth of the time of `where` before and after `table[labels]`.
+        return table.index_select(0, labels.flatten()).view_as(labels)
 
 
 # These enlarge the logits by themselves, most of them without holding them as a whole.

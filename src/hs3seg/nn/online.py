@@ -127,7 +127,8 @@ class OnlineLoss(HierarchicalLoss):
         for number, stage in enumerate(self.plan.stage_names):
             grouping = self._groupings[number]
             if not grouping.is_identity:
-                merged[stage] = group_logits(outputs[stage], getattr(self, f"_table{number}"), grouping.num_groups)
+                table = getattr(self, f"_table{number}")[: self.plan.num_classes]
+                merged[stage] = group_logits(outputs[stage], table, grouping.num_groups)
         return {**outputs, **merged}
 
     def save_decisions(self, folder: Path) -> None:

@@ -311,6 +311,30 @@ def test_a_label_that_is_no_class_is_named(wrong: int, online: bool) -> None:
     assert torch.isfinite(ignoring(outputs_of(), targets.where(targets < 4, wrong)))
 
 
+@pytest.mark.parametrize("ignore", [4, 255, 65535, 65536, 2**40, -1, -100])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_stages_see_groups_and_ignore_what_the_output_does(ignore: int, transposed: bool) -> None:
+    targets = labels()
+    targets = targets.where(targets < 4, ignore)
+    if transposed:  # not contiguous
+        targets = targets.transpose(1, 2).contiguous().transpose(1, 2)
+    seen: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[torch.Tensor, torch.Tensor], out: torch.Tensor) -> None:  # noqa: ARG001
+        seen.append(given[1])
+
+    loss = HierarchicalLoss(GROUPED, ignore_index=ignore)
+    loss.criteria[0].register_forward_hook(keep)
+    value = loss.terms(outputs_of(), targets)["early"]
+    expected = [GROUPING.assignment[c] if c != ignore else ignore for c in targets.flatten().tolist()]
+    assert seen[0].flatten().tolist() == expected
+    groups = torch.tensor(expected).view_as(targets)
+    large = F.interpolate(outputs_of()["early"], groups.shape[1:], mode="bilinear")
+    valid = groups != ignore
+    oracle = F.cross_entropy(large.permute(0, 2, 3, 1)[valid], groups[valid])
+    torch.testing.assert_close(value, oracle)
+
+
 def test_a_batch_without_a_pixel_has_no_wrong_label() -> None:
     empty = {name: value.detach()[:0] for name, value in outputs_of().items()}
     assert HierarchicalLoss(GROUPED).terms(empty, torch.zeros(0, 12, 16, dtype=torch.int64))["final"] == 0

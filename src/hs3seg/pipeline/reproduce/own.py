@@ -150,18 +150,19 @@ SINGLE_PHASE = Study(
     "HS3 in one training",
     "Sec. 5 (future work)",
     "Groups are found while the network trains. Where should its stages be measured, what do warm-up, memory and"
-    " patience change, and what is the same computing time worth as longer deep supervision?",
+    " patience change, and what is the same computing time worth as a longer training with and without supervision?",
     columns=("mIoU", "groups"),
     small=Version(
         (
             with_arms(
                 CAMVID,
-                ("deep_supervision", "deep_supervision_long", "hs3", "online", "online_coarse_to_fine"),
+                ("none_long", "deep_supervision", "deep_supervision_long", "hs3", "online", "online_coarse_to_fine"),
                 tuple(variant for variant, _ in _SINGLE),
             ),
         ),
         (
             Row("deep supervision", {}, CAMVID.name, "deep_supervision"),
+            Row("no supervision, as long as both phases", {}, CAMVID.name, "none_long"),
             Row("deep supervision, as long as both phases", {}, CAMVID.name, "deep_supervision_long"),
             Row("HS3, two phases", {}, CAMVID.name, "hs3"),
             Row("single phase, measured on training batches", {}, CAMVID.name, "online"),

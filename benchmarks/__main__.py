@@ -1,6 +1,6 @@
 """Runs the benchmarks one after another, each in a process of its own, and writes docs/benchmarks/README.md.
 
-    .venv/bin/python -m benchmarks --root CAMVID                    all of them (about an hour)
+    .venv/bin/python -m benchmarks --root CAMVID                    all of them (50 minutes on two cores)
     .venv/bin/python -m benchmarks stage_loss clustering            some
     .venv/bin/python -m benchmarks --only-summary                   the page and the picture from results.json
 

@@ -3,10 +3,10 @@
     .venv/bin/python tools/run_studies.py --camvid FOLDER --nyuv2 FOLDER
     .venv/bin/python tools/run_studies.py --pages-only
 
-One process takes CamVid, the other NYU-Depth-v2 and planted scenes, which need no folder; each has one thread. The
-first three studies are trained with all their seeds, then the first seed of all others, and so on. Numbers of finished
-trainings are kept in docs/results/runs, so that a checkout alone is enough to go on from; pages are docs/results/NAME.
-Ctrl-C stops both; at most a minute of work is lost.
+One process takes CamVid, the other NYU-Depth-v2, planted and digit scenes, which need no folder; each has one thread.
+The first four studies are trained with all their seeds, then the first seed of all others, and so on. Numbers of
+finished trainings are kept in docs/results/runs, so that a checkout alone is enough to go on from; pages are
+docs/results/NAME. Ctrl-C stops both; at most a minute of work is lost.
 """
 
 import argparse
@@ -23,6 +23,7 @@ ORDER = (
     "arms",
     "conditions",
     "data-size",
+    "many-seeds",
     "fig2",
     "table6",
     "table5",
@@ -39,7 +40,7 @@ ORDER = (
     "gamma",
 )
 """What matters most first; a later study takes over what an earlier one trained."""
-WHOLE = ("arms", "conditions", "data-size")
+WHOLE = ("arms", "conditions", "data-size", "many-seeds")
 """Studies whose question one seed cannot answer: with all their seeds before the others begin."""
 KEEP, PAGES, LOGS = Path("docs/results/runs"), Path("docs/results"), Path("runs")
 
@@ -109,7 +110,7 @@ def main() -> None:
     studies = options.studies.split(",")
     LOGS.mkdir(exist_ok=True)
     if not options.pages_only:
-        lanes: list[dict[str, Path | None]] = [{}, {"planted": None}]
+        lanes: list[dict[str, Path | None]] = [{}, {"planted": None, "digits": None}]
         if options.camvid is not None:
             lanes[0]["camvid"] = options.camvid
         if options.nyuv2 is not None:

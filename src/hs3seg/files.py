@@ -1,19 +1,26 @@
 """Files that are whole or not there: written beside their place, synced, then renamed."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from hs3seg.errors import RunFolderError, reason_of
 
 UNREADABLE = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError),
     *(IndexError, KeyError, AttributeError),  # what the unpickler of torch meets in a file that is no pickle
 )
 """What `torch.load(path, weights_only=True)` raises on a file that is empty, truncated, or of another kind."""
+
+
+_FULL = 2**20  # bytes that are free on a full disk, at most
 
 
 def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
@@ -24,18 +31,34 @@ def write_atomically(path: Path | str, write: Callable[[Path], object]) -> None:
     Args:
         path: Final place; its folder is made.
         write: Called with the temporary path.
+
+    Raises:
+        RunFolderError: no space is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes only what may be written
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError, and nothing of the disk
+        if not _is_full(error, path.parent):
+            raise
+        raise RunFolderError(
+            f"{path}: cannot be written, no space is left ({reason_of(error)}); free some and give the same command to"
+            " go on. What was there before is kept"
+        ) from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def _is_full(error: OSError | RuntimeError, folder: Path) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return shutil.disk_usage(folder).free < _FULL
 
 
 def is_unfinished(path: Path) -> bool:

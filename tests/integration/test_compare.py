@@ -50,6 +50,11 @@ def test_arms_are_evaluated_again_where_another_protocol_is_asked_for(config: Pa
     written = file.stat().st_mtime_ns
     hs3(*words, "--arms", "none,deep_supervision", "--evaluation.flip", "true")
     assert file.stat().st_mtime_ns == written
+    # The same where the split had other images then: no table of two different splits.
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | {"images": "others", "miou": 0.0}))
+    hs3(*words, "--arms", "none,deep_supervision", "--evaluation.flip", "true")
+    assert json.loads(file.read_text())["miou"] == whole["miou"]
 
 
 def test_what_was_trained_or_evaluated_differently_is_not_compared(

@@ -18,7 +18,10 @@ ONLINE = ["--online.warmup", "0.3", "--online.interval", "0.3", "--online.patien
 def start(config: Path, folder: Path, *words: str, arms: str = '["hs3"]') -> subprocess.Popen[str]:
     words = ("--arms", arms, *WORDS, *words)
     command = [sys.executable, "-m", "hs3seg", "run", str(config), "--run_dir", str(folder), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    # A group of its own, as a terminal or torchrun gives it.
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ}, start_new_session=True
+    )
 
 
 def steps(log: Path) -> int:
@@ -74,13 +77,17 @@ def test_killed_in_phase_one_in_the_analysis_and_in_phase_two(
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(config: Path, tmp_path: Path, uninterrupted: dict[str, str]) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(
+    config: Path, tmp_path: Path, uninterrupted: dict[str, str], how: signal.Signals, workers: int
+) -> None:
     folder = tmp_path / "run"
-    process = start(config, folder, "--train.checkpoint_seconds", "1000")
+    process = start(config, folder, "--train.checkpoint_seconds", "1000", "--data.num_workers", str(workers))
     deadline = time.monotonic() + 120
     while steps(folder / "phase_one" / "log.jsonl") < 3 and time.monotonic() < deadline:
         time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, how)
     _, err = process.communicate()
     assert process.returncode == 130
     assert "--resume" in err

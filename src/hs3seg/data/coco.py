@@ -60,6 +60,7 @@ class Coco:
         self.split = split
         self._labels = labels
         path, folder = find_split(Path(root), split, labels, annotations, images)
+        self._annotations = path
         file = CocoFile(path, folder, labels)
         if background is None:
             background = labels == "instances" and not path.name.startswith("stuff")
@@ -98,10 +99,9 @@ class Coco:
         return Sample(tv_tensors.Image(pixels), tv_tensors.Mask(mask), self._names[index])
 
     def files(self, index: int) -> tuple[str, ...]:
-        """Image, and its mask where that is a file."""
+        """Image, and where its labels come from: a mask, or the JSON file of all."""
         image = self._images[index]
-        mask = self._mask_path(image)
-        return (str(image.path), str(mask)) if mask else (str(image.path),)
+        return str(image.path), str(self._mask_path(image) or self._annotations)
 
     def _mask_path(self, image: CocoImage) -> Path | None:
         if self._labels == "pixelmaps":

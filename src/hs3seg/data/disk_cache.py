@@ -313,7 +313,8 @@ class DiskCache:
 
 def _identity(dataset: SegmentationDataset, names: Sequence[str], key: str) -> dict[str, Any]:
     taxonomy = dataset.taxonomy
-    depends = repr((names, taxonomy.names, taxonomy.colours, taxonomy.ignore_index, channels_of(dataset), key))
+    source = getattr(dataset, "label_source", "")
+    depends = repr((names, taxonomy.names, taxonomy.colours, taxonomy.ignore_index, channels_of(dataset), key, source))
     return {
         "version": _VERSION,
         "dataset": type(dataset).__name__,

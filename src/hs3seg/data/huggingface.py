@@ -114,6 +114,11 @@ class HuggingFace:
         """The row, as it has no file."""
         return (f"{self._place}, row {index}",)
 
+    @property
+    def label_source(self) -> str:
+        """What the rows are made from, as `datasets` knows it: another revision or changed files have another."""
+        return str(getattr(self._rows, "_fingerprint", ""))
+
     def ids(self, count: int = 20) -> list[int]:
         """The ids in masks of `count` rows, evenly over the split: to write a taxonomy.toml, or to see `first_id`."""
         found: set[int] = set()

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from hs3seg.data.cache import CachedDataset
+from hs3seg.data.parallel import start_worker
 from hs3seg.data.sample import Batch, Sample, SegmentationDataset
 from hs3seg.data.splits import Subset
-from hs3seg.errors import DataError
+from hs3seg.errors import DataError, reason_of
 
 Transform = Callable[[Sample], tuple[Tensor, Tensor]]
 Center = tuple[float, float]
@@ -94,7 +95,7 @@ class TrainingLoader:
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
             collate_fn=_collate_or_error,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),  # its own, so that the global one is not drawn from
             pin_memory=torch.cuda.is_available(),
         )
@@ -160,7 +161,7 @@ class EvaluationLoader:
             sampler=[(0, i, i, None) for i in range(self._rank, len(self.dataset), self._world_size)],
             batch_size=None,
             num_workers=self._num_workers,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             generator=torch.Generator(),
         )
         waiting: list[Any] = []
@@ -219,10 +220,18 @@ class _Keyed(Dataset[Any]):
 
 
 def _unwrapped(loader: DataLoader[Any]) -> Iterator[Any]:
-    for item in loader:
-        if isinstance(item, DataError):
-            raise item
-        yield item
+    try:
+        for item in loader:
+            if isinstance(item, DataError):
+                raise item
+            yield item
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a loader process has ended ({reason_of(error)}), most often for want of memory; set data.num_workers ="
+            " 0 or fewer, or data.cache = false; in a container give more shared memory, e.g. --shm-size 8g"
+        ) from None
 
 
 def _collate_or_error(items: list[Any]) -> Batch | DataError:
@@ -243,14 +252,6 @@ def _with_long_labels(batch: Batch) -> Batch:
 
 def _shapes(item: Any) -> tuple[Any, Any]:
     return item[0].shape, item[1].shape
-
-
-def _start_worker(_worker: int) -> None:
-    # Ctrl-C belongs to the main process, which stops at a step border and then ends the workers.
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 def _mix(*numbers: int) -> int:

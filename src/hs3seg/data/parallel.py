@@ -1,6 +1,8 @@
 """A function over the samples of a data set, in order, by several processes if wanted."""
 
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -28,7 +30,7 @@ def in_order(function: Callable[[int], Result], count: int, num_workers: int = 0
         batch_size=None,
         num_workers=min(num_workers, count),
         collate_fn=_as_it_is,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
         generator=torch.Generator(),  # its own, so that the global one is not drawn from
     )
     for result in loader:
@@ -55,6 +57,21 @@ def _as_it_is(result: Result) -> Result:
     return result
 
 
-def _start_worker(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the main process
+def start_worker(_worker: int) -> None:
+    """What a worker process of a loader does first: one thread, and signals are left to the main process.
+
+    Ctrl-C and SIGTERM often go to all processes of a group (terminals, torchrun, schedulers, `timeout`). The main
+    process stops at a step border, until which it needs its workers; then it ends them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows
+        # Blocked, so that it waits for the thread, which sees who has sent it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for_the_parent_only, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_for_the_parent_only(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(128 + signal.SIGTERM)

@@ -41,6 +41,10 @@ class Batch:
     names: list[str]
     indices: list[int]
 
+    def pin_memory(self) -> "Batch":
+        """The same in page-locked memory, from which a GPU copies while it computes; torch's loader calls it."""
+        return Batch(self.images.pin_memory(), self.masks.pin_memory(), self.names, self.indices)
+
 
 @runtime_checkable
 class SegmentationDataset(Protocol):

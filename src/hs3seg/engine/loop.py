@@ -5,7 +5,7 @@ here. So a state needs no generator states, and a resumed run repeats the uninte
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -68,16 +68,20 @@ class Job:
     commit: str | None = None
 
 
-def finished(job: Job) -> bool:
-    """Whether the training's result is there already.
+def finished(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether a training's result is there already.
+
+    Args:
+        folder: Of the arm.
+        identity: Of the training, see `Job`.
 
     Raises:
         CheckpointError: a finished training of another identity is in the folder.
     """
-    path = job.folder / "train.json"
-    if not path.exists() or not (job.folder / "weights.safetensors").exists():
+    path = folder / "train.json"
+    if not path.exists() or not (folder / "weights.safetensors").exists():
         return False
-    _check_identity(read_json(path)["identity"], job.identity, path)
+    _check_identity(read_json(path)["identity"], identity, path)
     return True
 
 
@@ -111,7 +115,7 @@ class _Training:
         self.total = job.settings.epochs * self.per_epoch
         # On an accelerator reading a loss waits for the device, so it is looked at only when a line is logged.
         self.check_steps = 1 if runtime.device.type == "cpu" else job.settings.log_steps
-        self.unchecked: list[tuple[Tensor, Batch]] = []
+        self.unchecked: list[tuple[Tensor, list[int]]] = []  # losses, and positions of their images
 
     def run(self) -> None:
         self._restore()
@@ -131,6 +135,12 @@ class _Training:
                 for epoch in range(start, self.settings.epochs):
                     self._epoch(epoch, stop, log, task)
             self._finish(log)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"out of memory at step {self.step} ({reason_of(error)}); lower train.batch_size or augment.crop, or"
+                " set train.accumulate = 2, which takes a batch in parts. The last good state is kept in"
+                f" {self.job.folder}"
+            ) from None
         finally:
             self.runtime.accelerator.free_memory()
             self.runtime.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
@@ -148,7 +158,7 @@ class _Training:
             for batch in batches:
                 total, terms = self._step(batch)
                 self.step += 1
-                self.unchecked.append((total.detach(), batch))
+                self.unchecked.append((total.detach(), batch.indices))
                 if len(self.unchecked) >= self.check_steps or self.step % self.settings.log_steps == 0:
                     self._check_losses()
                 if self.step % self.settings.log_steps == 0 or self.step == self.total:
@@ -229,13 +239,12 @@ class _Training:
         return loss.detach(), {name: term.detach() * share for name, term in terms.items()}
 
     def _check_losses(self) -> None:
-        for value, batch in self.unchecked:
+        for value, indices in self.unchecked:
             if not bool(torch.isfinite(value)):
-                raise self._not_finite(f"the loss is {value.item()}", batch)
+                raise self._not_finite(f"the loss is {value.item()}", indices)
         self.unchecked.clear()
 
-    def _not_finite(self, what: str, batch: Batch | None) -> TrainingError:
-        indices = batch.indices if batch is not None else []
+    def _not_finite(self, what: str, indices: Sequence[int]) -> TrainingError:
         files = [file for index in indices for file in self.job.loader.dataset.files(index)]
         more = f" and {len(files) - 8} more files" if len(files) > 8 else ""
         where = f" on {', '.join(files[:8])}{more}" if files else ""
@@ -278,7 +287,7 @@ class _Training:
     def _save(self) -> None:
         self.saved = time.monotonic()
         self._count_seconds()
-        last = self.unchecked[-1][1] if self.unchecked else None
+        last = self.unchecked[-1][1] if self.unchecked else []
         self._check_losses()
         if not self.runtime.is_main:
             return

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hs3seg.errors import ConfigError
+from hs3seg.files import write_atomically
 
 
 class RunLog:
@@ -20,7 +21,8 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "log.jsonl"
         if self._path.exists():
-            self._path.write_text("".join(line + "\n" for line in self._kept(step)))
+            text = "".join(line + "\n" for line in self._kept(step))
+            write_atomically(self._path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         self._writer: Any = None
         if tensorboard:
             try:

@@ -4,16 +4,19 @@
 """
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 from hs3seg.engine.memory import keep_freed_memory
 
+# One process may read masks or find classes while the others wait; NCCL's own 10 minutes are too few for large sets.
+_PATIENCE = timedelta(hours=3)
 M = TypeVar("M", bound=nn.Module)
 Precision = Literal["float32", "bf16", "fp16"]
 _ACCELERATE_NAMES: dict[Precision, str] = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -46,7 +49,9 @@ class Runtime:
         AcceleratorState._reset_state()
         # Unless told that it is on a CPU, accelerate takes the processes of torchrun for single ones there.
         self.accelerator = Accelerator(
-            mixed_precision=_ACCELERATE_NAMES[self.precision], cpu=not torch.accelerator.is_available()
+            mixed_precision=_ACCELERATE_NAMES[self.precision],
+            cpu=not torch.accelerator.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
         self._sync_bn = sync_bn
         if self.device.type == "cpu":

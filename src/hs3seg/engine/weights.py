@@ -124,5 +124,8 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
-        head = file.read(4)
+        head = file.read(9)
+    # A safetensors file begins with its header's length in 8 bytes, which may look like a pickle's beginning.
+    if head[8:] == b"{" and 8 + int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return False
     return head[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

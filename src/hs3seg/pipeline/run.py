@@ -67,7 +67,7 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
         folder = path / "arms" / arm
         train_step(session, plans[arm], folder, arm=arm, split=arm_split(plans[arm]), epochs=arm_epochs(setting, arm))
         for split in config.data.evaluate_splits:
-            if not is_evaluated(config, folder, split):
+            if not is_evaluated(config, folder, split, session.dataset(split)):
                 evaluate_step(session, folder, split)
         if session.runtime.is_main:
             facts["seconds"] += time.monotonic() - began

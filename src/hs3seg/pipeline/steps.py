@@ -100,6 +100,10 @@ def train_step(
     }
     if settings.epochs != config.train.epochs:
         identity["epochs"] = settings.epochs
+    label = f"train {arm}" if arm != "phase_one" else "phase one"
+    if finished(folder, identity):  # before all masks are read
+        reporter.say(f"{label}: already done")
+        return
     taxonomy = dataset.taxonomy
     model = make_supervised(config, plan, taxonomy)
     mean, std = normalisation(model.net)
@@ -118,15 +122,12 @@ def train_step(
         folder=folder,
         identity=identity,
         description=describe(config, plan, taxonomy, identity),
-        label=f"train {arm}" if arm != "phase_one" else "phase one",
+        label=label,
         seed=config.seed,
         evaluate=watched,
         measure=_held_out(session, mean.tolist(), std.tolist()) if held_out else None,
         commit=source_commit(),
     )
-    if finished(job):
-        reporter.say(f"{job.label}: already done")
-        return
     if runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         plan.save(folder / "plan.toml")
@@ -149,11 +150,16 @@ def analyze_step(
     Returns:
         Path of confusion.npz.
     """
-    path, per_image = out / "confusion.npz", out / "per_image.npz"
+    path, per_image, mark = out / "confusion.npz", out / "per_image.npz", out / "measured.json"
+    source = {"weights": _digest(weights), "split": split, "images": _hash(list(session.dataset(split).names))}
     needs_embeddings = with_embeddings or session.config.supervision.method == "kmeans"
     if path.exists() and per_image.exists() and (not needs_embeddings or (out / "embeddings.npz").exists()):
-        session.reporter.say("analysis: already done")
-        return path
+        known = read_json(mark) if mark.exists() else source  # older versions left no mark
+        if known == source:
+            session.reporter.say("analysis: already done")
+            return path
+        session.reporter.say(f"analysis: {out} holds another network's or split's; measured anew")
+    session.runtime.barrier()  # nobody looks at what the first process is about to write
     trained = load_trained(weights)
     result = _evaluate(session, trained, split, with_embeddings=needs_embeddings, per_image=True, label="analysis")
     if session.runtime.is_main:
@@ -162,7 +168,9 @@ def analyze_step(
             _save_arrays(out / "embeddings.npz", result.embeddings)
         if result.per_image is not None:
             save_per_image(per_image, result.per_image)
+        mark.unlink(missing_ok=True)
         save_confusions(path, result.confusions)
+        write_json(mark, source)
     session.runtime.barrier()
     return path
 
@@ -239,7 +247,7 @@ def evaluate_step(
         per_image=True,
         label=f"evaluate on {split}",
     )
-    values = result.to_dict()
+    values = result.to_dict() | {"images": _hash(list(session.dataset(split).names))}
     if session.runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         save_confusions(folder / f"confusion-{split}.npz", result.confusions)
@@ -251,13 +259,22 @@ def evaluate_step(
     return values
 
 
-def is_evaluated(config: Config, folder: Path, split: str) -> bool:
-    """Whether an arm folder holds the evaluation of a split as the config asks for it: by its protocol, its counts."""
+def is_evaluated(config: Config, folder: Path, split: str, dataset: SegmentationDataset | None = None) -> bool:
+    """Whether an arm folder holds the evaluation of a split as the config asks for it.
+
+    Args:
+        config: With the protocol, and what is counted.
+        folder: Of the arm.
+        split: Its name.
+        dataset: The split: its images' names must be those that were evaluated. None = do not look.
+    """
     path = folder / f"evaluation-{split}.json"
     if not path.exists():
         return False
     found = read_json(path)
     asked = json.loads(json.dumps(asdict(make_protocol(config.evaluation))))
+    if dataset is not None and "images" in found and found["images"] != _hash(list(dataset.names)):
+        return False  # images came or went since
     return bool(found.get("protocol") == asked) and ("boundary_f" in found or not config.evaluation.boundaries)
 
 
@@ -394,6 +411,15 @@ def plan_groups(plan: SupervisionPlan) -> list[Any]:
         usual = OnlinePlan().to_dict()
         found.append({"online": {key: v for key, v in plan.online.to_dict().items() if v != usual.get(key)}})
     return found
+
+
+def _digest(weights: Path) -> str:
+    """SHA-256 of a weight file, given as `load_trained` takes it; of anything else there, its path."""
+    file = weights / "weights.safetensors" if weights.is_dir() else weights
+    if not file.is_file():
+        return str(weights)
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _hash(value: Any) -> str:

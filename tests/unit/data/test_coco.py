@@ -1,17 +1,20 @@
 """COCO's files: run lengths, polygons, panoptic PNGs, pixel maps, and what is wrong in them."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from matplotlib.path import Path as Outline
 from PIL import Image
 
+from hs3seg.data import DiskCache
 from hs3seg.data.coco import Coco
 from hs3seg.data.coco_masks import decode_runs, fill_polygon, parse_region, region_mask, unpack_runs
 from hs3seg.data.sample import SegmentationDataset
@@ -177,7 +180,7 @@ def test_segmentations_that_cannot_be_used(tmp_path: Path, segmentation: Any, me
 def test_instances_with_background(tmp_path: Path) -> None:
     crowd = np.zeros((H, W), np.bool_)
     crowd[5] = True
-    write_file(
+    path = write_file(
         tmp_path,
         "instances",
         [
@@ -190,7 +193,7 @@ def test_instances_with_background(tmp_path: Path) -> None:
     assert isinstance(dataset, SegmentationDataset)
     assert dataset.taxonomy.names == ("background", "person", "train", "rug-merged")
     assert dataset.names == ["000000000000", "000000000001"]
-    assert dataset.files(1) == (str(tmp_path / "val2017" / "000000000001.jpg"),)
+    assert dataset.files(1) == (str(tmp_path / "val2017" / "000000000001.jpg"), str(path))
     expected = np.zeros((H, W), int)
     expected[1:5, 1:6] = 2
     expected[2:4, 2:4] = 1
@@ -214,6 +217,18 @@ def test_a_category_that_is_the_background(tmp_path: Path) -> None:
     dataset = Coco(tmp_path, "val", "instances")
     assert dataset.taxonomy.names == ("cat", "background")
     assert dataset.read(0).mask.flatten()[:2].tolist() == [0, 1]
+
+
+def test_corrected_labels_are_seen_behind_the_disk_cache(tmp_path: Path) -> None:
+    path = write_file(tmp_path, "instances", [instance(7, [box(0, 0, 3, 3)])])
+    assert Coco(tmp_path, "val", "instances").files(0)[1] == str(path)
+    before = DiskCache(Coco(tmp_path, "val", "instances"), tmp_path / "cache").read(0).mask
+    path.write_text(path.read_text().replace('"category_id": 7', '"category_id": 200'))
+    os.utime(path, ns=(1, 1))  # however fast the two were written
+    data = Coco(tmp_path, "val", "instances")
+    after = DiskCache(data, tmp_path / "cache").read(0).mask
+    assert torch.equal(after, data.read(0).mask)
+    assert not torch.equal(after, before)
 
 
 def test_run_lengths_of_stuff(tmp_path: Path) -> None:

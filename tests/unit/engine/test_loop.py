@@ -31,7 +31,7 @@ def test_it_learns_what_can_be_learned(tmp_path: Path, runtime: Runtime, optimiz
     assert scores["miou"] > 0.6
     losses = [e["loss"] for e in events(tmp_path) if e["event"] == "step"]
     assert losses[-1] < 0.6 * losses[0]
-    assert finished(job)
+    assert finished(job.folder, job.identity)
 
 
 def test_the_file_holds_the_averaged_weights(tmp_path: Path, runtime: Runtime) -> None:
@@ -201,7 +201,7 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path, runtime: Runtime
     train(job, runtime, SILENT)
     other = dataclasses.replace(make_job(tmp_path), identity={"arm": "other"})
     with pytest.raises(CheckpointError, match="its arm is 'test', this one's is 'other'"):
-        finished(other)
+        finished(other.folder, other.identity)
 
 
 def test_a_loss_that_is_not_finite_names_the_files(tmp_path: Path, runtime: Runtime) -> None:

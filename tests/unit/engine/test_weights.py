@@ -64,6 +64,18 @@ class Attack:
         return Path.touch, (self.victim,)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 19280])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
+    path, net = tmp_path / "w.safetensors", nn.Linear(2, 2)
+    save_weights(path, net, {"text": ""})
+    room = length - int.from_bytes(path.read_bytes()[:8], "little")
+    save_weights(path, net, {"text": "x" * room})
+    assert int.from_bytes(path.read_bytes()[:8], "little") == length
+    tensors, description = read_weights(path)
+    assert description == {"text": "x" * room}
+    assert torch.equal(tensors["weight"], net.weight)
+
+
 def test_no_code_in_a_pickle_ever_runs(tmp_path: Path) -> None:
     victim = tmp_path / "ran"
     for name, write in {

@@ -249,9 +249,10 @@ def _evaluate(session: Session, folder: Path, out: Path) -> None:
     """Evaluates an arm on every split as the session's config asks for it, unless its folder of results has that."""
     config = session.config
     for split in config.data.evaluate_splits:
-        if is_evaluated(config, out, split):
+        kept = is_kept(folder)
+        if is_evaluated(config, out, split, None if kept else session.dataset(split)):
             continue
-        if is_kept(folder):
+        if kept:
             raise RunFolderError(
                 f"{out}: kept numbers of '{split}' are of another evaluation than the config asks for, and there are no"
                 " weights to evaluate anew; leave [evaluation] as it was, or train anew without --keep"

@@ -126,6 +126,15 @@ def test_steps_alone_give_what_the_run_gave(config: Path, finished_run: Path, tm
     scores = hs3("evaluate", two, "--split", "val")
     assert scores["miou"] == read(finished_run / "results.json")["arms"]["hs3"]["miou"]
     assert set(scores["iou"]) == set(SupervisionPlan.load(plan).taxonomy_names)
+    # Into a folder with another network's matrices: measured anew. With its own: left as they are.
+    mark = one / "analysis" / "measured.json"
+    for weights, split in ((one, "val"), (two, "val"), (two, "analysis")):
+        before = mark.read_text()
+        hs3("analyze", weights, "--split", split, "--out", one / "analysis")
+        assert mark.read_text() != before
+        written = (one / "analysis" / "confusion.npz").stat().st_mtime_ns
+        hs3("analyze", weights, "--split", split, "--out", one / "analysis")
+        assert (one / "analysis" / "confusion.npz").stat().st_mtime_ns == written
 
 
 def test_evaluation_needs_only_the_weight_file(finished_run: Path, tmp_path: Path, hs3: Call) -> None:

@@ -150,7 +150,9 @@ class TrainConfig(Section):
     epochs: Annotated[int, Field(ge=1)] = Field(60, description="passes over the split")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="images per step, over all processes")
     accumulate: Annotated[int, Field(ge=1)] = Field(
-        1, description="parts in which a process takes its share of a batch"
+        1,
+        description="parts in which a process takes its share of a batch, for less memory; each part's loss is the mean"
+        " over its own labelled pixels, so that sparsely labelled images weigh more than in one part",
     )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd has Nesterov off, as the official code")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.01, description="after the warm-up")

@@ -14,6 +14,7 @@ from accelerate.utils import InitProcessGroupKwargs, gather_object
 from torch import Tensor, nn
 
 from hs3seg.engine.memory import keep_freed_memory
+from hs3seg.errors import ConfigError
 
 # One process may read masks or find classes while the others wait; NCCL's own 10 minutes are too few for large sets.
 _PATIENCE = timedelta(hours=3)
@@ -53,6 +54,11 @@ class Runtime:
             cpu=not torch.accelerator.is_available(),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
         )
+        if self.precision == "fp16" and self.device.type == "cpu":
+            raise ConfigError(
+                "train.precision = 'fp16' on a CPU, where gradients cannot be scaled and vanish; take 'auto', 'bf16' or"
+                " 'float32'"
+            )
         self._sync_bn = sync_bn
         if self.device.type == "cpu":
             keep_freed_memory()

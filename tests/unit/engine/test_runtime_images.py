@@ -3,6 +3,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from hs3seg.engine import Runtime
+from hs3seg.errors import ConfigError
 
 
 @pytest.mark.parametrize("wanted", ["yes", "no"])
@@ -22,3 +23,9 @@ def test_a_batch_is_normalised_into_the_layout_of_the_run(
     layout = torch.channels_last if wanted == "yes" else torch.contiguous_format
     assert found.is_contiguous(memory_format=layout)
     assert torch.equal(pixels, before)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="of a machine without a GPU")
+def test_half_precision_that_a_cpu_cannot_scale_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"precision = 'fp16' on a CPU.*'bf16' or 'float32'"):
+        Runtime("fp16")

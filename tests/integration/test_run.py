@@ -115,8 +115,6 @@ def test_steps_alone_give_what_the_run_gave(config: Path, finished_run: Path, tm
         "plan",
         "--confusion",
         one / "analysis" / "confusion.npz",
-        "--taxonomy",
-        finished_run / "taxonomy.toml",
         "--out",
         plan,
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from hs3seg.config import Config, describe_keys, load_config, without_other_kinds
+from hs3seg.config.data import SHARED_KEYS
 from hs3seg.config.sections import _ADDED_LATER
 from hs3seg.errors import ConfigError
 
@@ -172,6 +173,9 @@ def test_every_key_is_described() -> None:
     rows = list(describe_keys())
     assert {"data.root", "train.epochs", "supervision.gamma", "name"} <= {key for key, _, _ in rows}
     assert all(meaning for _, _, meaning in rows)
+    assert len({(key, meaning) for key, _, meaning in rows}) == len(rows)
+    shared = {f"data.{name}" for name in SHARED_KEYS}
+    assert sorted(key for key, _, _ in rows if key in shared) == sorted(shared)  # once, not once per kind
     assert [meaning.split(":")[0] for key, _, meaning in rows if key == "data.labels"] == [
         "nyuv2 data",
         "cityscapes data",

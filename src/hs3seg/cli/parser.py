@@ -76,9 +76,9 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     reproduce = command(
         "reproduce",
         "the paper's tables and figures, and studies of ours: the paper's rows beside ours",
-        "  hs3 reproduce table6 --small --data.root CAMVID             this machine's version, one to two hours\n"
+        "  hs3 reproduce table6 --small --data.root CAMVID             this machine's version, three to five hours\n"
         "  hs3 reproduce table6 --dry-run                              every step on made-up images; needs no data\n"
-        "  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29500\n"
+        "  torchrun --nnodes 2 --nproc-per-node 6 --rdzv-backend c10d --rdzv-endpoint HOST:29500\n"
         "    -m hs3seg reproduce table6 --data.root CITYSCAPES         the paper's own settings on a cluster\n\n"
         "What is trained is not trained again, also for another study: give the same command to go on.\n\n" + OVERRIDES,
     )
@@ -174,7 +174,7 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         "  hs3 evaluate RUN/arms/hs3 --bridge configs/bridges/cityscapes-to-camvid.toml --data.kind camvid\n"
         "    --data.root CAMVID --split test\n\n" + OVERRIDES,
     )
-    evaluate.add_argument("weights", nargs="?", help="folder or weights.safetensors of a training")
+    evaluate.add_argument("weights", nargs="?", help="folder or weights.safetensors of a training, or an exported file")
     evaluate.add_argument("--split", default="val")
     evaluate.add_argument("--predictions", metavar="DIR", help="PNG files of ids, instead of weights")
     evaluate.add_argument(
@@ -214,7 +214,9 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
         + OVERRIDES,
     )
     predict.add_argument("images", nargs="+", help="images, videos, folders, or patterns such as 'photos/**/*.jpg'")
-    predict.add_argument("--weights", required=True, help="folder or weights.safetensors of a training")
+    predict.add_argument(
+        "--weights", required=True, help="folder or weights.safetensors of a training, or an exported file"
+    )
     predict.add_argument("--out", default="predictions", help="folder for the results (default: predictions)")
     predict.add_argument(
         "--output",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from hs3seg.config.data import KINDS
 from hs3seg.config.sections import Config
@@ -143,12 +144,20 @@ def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
         if prefix + name == "data":
             for kind, data in KINDS.items():
                 for key, inner in data.model_fields.items():
-                    common = key != "kind" and all(inner is other.model_fields.get(key) for other in KINDS.values())
+                    common = key != "kind" and all(
+                        _alike(inner, other.model_fields.get(key)) for other in KINDS.values()
+                    )
                     yield f"data.{key}", "" if common else kind, inner
         elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from _fields(annotation, f"{prefix}{name}.")
         else:
             yield prefix + name, "", field
+
+
+def _alike(one: FieldInfo, other: FieldInfo | None) -> bool:
+    """Whether two kinds of data have the same key; pydantic copies what a class inherits."""
+    names = ("annotation", "description", "default", "metadata")
+    return other is not None and all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _known() -> dict[str, dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Hugging Face data sets with a column of images and one of masks: on disk, as a folder or parquet, from the hub.
 
-Needs the package `datasets`: pip install 'hs3seg[datasets]'.
+Needs the package `datasets`: pip install '.[datasets]' in a checkout of hs3seg.
 """
 
 import tempfile
@@ -197,7 +197,8 @@ def _load(source: str, split: str, subset: str, revision: str, stream_samples: i
         import datasets
     except ImportError:
         raise DataError(
-            f"'{source}' needs the package datasets, which is not installed: pip install 'hs3seg[datasets]'"
+            f"'{source}' needs the package datasets, which is not installed: pip install '.[datasets]' in a checkout of"
+            " hs3seg"
         ) from None
     path = Path(source)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():

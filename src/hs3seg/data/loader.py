@@ -60,7 +60,11 @@ class TrainingLoader:
         if len(dataset) == 0:
             raise DataError(f"split '{dataset.split}' is empty; nothing to train on")
         if batch_size % world_size:
-            raise DataError(f"batch size {batch_size} does not divide among {world_size} processes")
+            fitting = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
+            raise DataError(
+                f"batch size {batch_size} does not divide among {world_size} processes; take {fitting} of them, or another"
+                " train.batch_size"
+            )
         self.dataset = dataset
         self._transform, self._batch_size, self._seed = transform, batch_size, seed
         self._num_workers, self._rank, self._world_size = num_workers, rank, world_size

@@ -169,5 +169,7 @@ def _import_av() -> Any:
     try:
         import av
     except ImportError:
-        raise DataError("video files need PyAV, which is not installed: pip install 'hs3seg[video]'") from None
+        raise DataError(
+            "video files need PyAV, which is not installed: pip install '.[video]' in a checkout of hs3seg"
+        ) from None
     return av

@@ -1,6 +1,7 @@
 """Devices and precision, the training loop, the evaluation pass, checkpoints and the run log."""
 
 from hs3seg.engine.evaluation import Evaluation, evaluate
+from hs3seg.engine.lock import alone_in
 from hs3seg.engine.loop import Job, finished, train
 from hs3seg.engine.progress import Reporter
 from hs3seg.engine.protocol import PRESETS, Protocol, forward_by, segment
@@ -14,6 +15,7 @@ __all__ = [
     "Protocol",
     "Reporter",
     "Runtime",
+    "alone_in",
     "evaluate",
     "finished",
     "forward_by",

@@ -29,7 +29,8 @@ class RunLog:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise ConfigError(
-                    "train.tensorboard = true, but TensorBoard is not installed; run pip install 'hs3seg[tensorboard]'"
+                    "train.tensorboard = true, but TensorBoard is not installed; pip install"
+                    " '.[tensorboard]' in a checkout of hs3seg"
                 ) from None
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 

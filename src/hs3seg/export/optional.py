@@ -23,7 +23,9 @@ def require(*names: str, use: str) -> Any:
         modules = [import_module(name) for name in names]
     except ImportError as error:
         missing = error.name or names[0]
-        raise NetworkError(f"{use} needs '{missing}', which cannot be imported; pip install 'hs3seg[export]'") from None
+        raise NetworkError(
+            f"{use} needs '{missing}', which cannot be imported; pip install '.[export]' in a checkout of hs3seg"
+        ) from None
     return modules[0]
 
 

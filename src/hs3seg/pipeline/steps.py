@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,13 @@ from hs3seg.builders import (
     network_size,
     normalisation,
 )
-from hs3seg.config import Config
+from hs3seg.config import Config, TrainConfig
 from hs3seg.data import LabelStatistics, SegmentationDataset, channels_of, class_frequencies, notes_of, source_of
 from hs3seg.data.cityscapes import Cityscapes
 from hs3seg.data.cityscapes_scores import instance_counter
 from hs3seg.data.loader import Center, Order
 from hs3seg.data.uniform import find_centroids, uniform_order
-from hs3seg.engine import Evaluation, Job, Reporter, Runtime, evaluate, finished, train
+from hs3seg.engine import Evaluation, Job, Reporter, Runtime, alone_in, evaluate, finished, train
 from hs3seg.errors import ConfigError
 from hs3seg.files import read_json, write_atomically, write_json
 from hs3seg.nn import count_cost
@@ -101,9 +102,29 @@ def train_step(
     if settings.epochs != config.train.epochs:
         identity["epochs"] = settings.epochs
     label = f"train {arm}" if arm != "phase_one" else "phase one"
-    if finished(folder, identity):  # before all masks are read
+    if finished(folder, identity):  # before all masks are read, and in a folder that may not be written to
         reporter.say(f"{label}: already done")
         return
+    with ExitStack() as lock:
+        if runtime.is_main:
+            lock.enter_context(alone_in(folder, lambda: reporter.say(f"{label}: another process trains it; waiting")))
+        runtime.barrier()
+        if finished(folder, identity):
+            reporter.say(f"{label}: already done")
+            return
+        _train(session, plan, folder, dataset, settings, identity, label)
+
+
+def _train(
+    session: Session,
+    plan: SupervisionPlan,
+    folder: Path,
+    dataset: SegmentationDataset,
+    settings: TrainConfig,
+    identity: dict[str, Any],
+    label: str,
+) -> None:
+    config, runtime, split = session.config, session.runtime, str(identity["split"])
     taxonomy = dataset.taxonomy
     model = make_supervised(config, plan, taxonomy)
     mean, std = normalisation(model.net)
@@ -129,10 +150,9 @@ def train_step(
         commit=source_commit(),
     )
     if runtime.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
         plan.save(folder / "plan.toml")
     runtime.barrier()
-    train(job, runtime, reporter)
+    train(job, runtime, session.reporter)
 
 
 def analyze_step(
@@ -143,7 +163,7 @@ def analyze_step(
     Args:
         session: Config, runtime and progress.
         weights: Weight file of phase one, or its folder.
-        out: Folder for confusion.npz and per_image.npz, and for embeddings.npz with the method kmeans.
+        out: Folder for confusion.npz, per_image.npz, taxonomy.toml, and for embeddings.npz with the method kmeans.
         split: Split to measure on.
         with_embeddings: Also embeddings.npz, whatever the method.
 
@@ -170,6 +190,7 @@ def analyze_step(
             save_per_image(per_image, result.per_image)
         mark.unlink(missing_ok=True)
         save_confusions(path, result.confusions)
+        session.dataset(split).taxonomy.save(out / "taxonomy.toml")  # for `hs3 plan`, which sees no data
         write_json(mark, source)
     session.runtime.barrier()
     return path

@@ -309,5 +309,5 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         return imported(name, *arguments)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(DataError, match=r"needs the package datasets, .*: pip install 'hs3seg\[datasets\]'"):
+    with pytest.raises(DataError, match=r"needs the package datasets, .*: pip install '\.\[datasets\]' in a checkout"):
         HuggingFace("owner/name", "train", TAXONOMY)

@@ -161,5 +161,5 @@ def test_a_frame_that_is_damaged(tmp_path: Path) -> None:
 
 def test_without_h5py(mat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(DataError, match=r"needs h5py, which is not installed; pip install 'hs3seg\[nyuv2\]'"):
+    with pytest.raises(DataError, match=r"needs h5py, which is not installed; pip install '\.\[nyuv2\]' in a checkout"):
         NYUv2(mat, "train")

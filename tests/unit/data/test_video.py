@@ -154,5 +154,5 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 def test_without_pyav_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     for call in (lambda: probe_video(tmp_path), lambda: VideoWriter(tmp_path / "a.mp4", Fraction(25))):
-        with pytest.raises(DataError, match=r"pip install 'hs3seg\[video\]'"):
+        with pytest.raises(DataError, match=r"pip install '\.\[video\]' in a checkout"):
             call()

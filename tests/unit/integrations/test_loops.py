@@ -54,6 +54,15 @@ class Module(SupervisedMixin, lightning.LightningModule):  # type: ignore[misc,n
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+def test_lightnings_loss_enlarges_as_the_network_does() -> None:
+    net = make_net()
+    net.align_corners = True
+    module = Module(net, example=EXAMPLE)
+    assert module.model.align_corners
+    assert module.criterion.align_corners
+    assert all(criterion.align_corners for criterion in module.criterion.criteria)
+
+
 class OwnModule(lightning.LightningModule):  # type: ignore[misc,name-defined]
     """Somebody's module, whose batches are dictionaries."""
 

@@ -5,7 +5,7 @@ from itertools import chain, islice, repeat
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
 import hs3seg
@@ -37,9 +37,11 @@ def main(folder, source="digits", steps=400, **data_options):
     plan = hs3seg.deep_supervision(names, hs3seg.find_stages(net, example))
     model, losses = train(accelerator, net, plan, parts.reduced, steps, example)  # phase one: all classes
     recorder = hs3seg.ConfusionRecorder(plan)  # sums over the processes
+    model = accelerator.unwrap_model(model).eval()
+    mine = range(accelerator.process_index, len(parts.analysis), accelerator.num_processes)  # each image once
     with torch.no_grad():
-        for images, labels in accelerator.prepare(DataLoader(parts.analysis, 8)):
-            recorder.update(model.eval()(images), labels)
+        for images, labels in DataLoader(Subset(parts.analysis, mine), 8):
+            recorder.update(model(images.to(accelerator.device)), labels.to(accelerator.device))
     plan = recorder.make_plan()
     if accelerator.is_main_process:
         plan.save(f"{folder}/plan.toml")  # look at it, edit it

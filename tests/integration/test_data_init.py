@@ -1,5 +1,6 @@
 """The first hour with a folder: unpack, init, check, run."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from PIL import Image
 
 from hs3seg.cli import main
 from hs3seg.config import load_config
+from hs3seg.taxonomy import Taxonomy
 from tests.integration.conftest import Call, Fails
 
 
@@ -43,7 +45,10 @@ def test_from_an_archive_to_a_trained_network(tmp_path: Path, hs3: Call) -> None
     assert sum(split["num_images"] for split in checked["splits"].values()) == 12
     small = ["--train.epochs", "1", "--train.warmup_epochs", "0", "--augment.crop", "32,32", "--train.batch_size", "4"]
     words = [root / "hs3.toml", "--arms", '["deep_supervision"]', "--run_dir", tmp_path / "run", *small]
-    assert hs3("run", *words)["arms"]["deep_supervision"]["miou"] >= 0
+    hs3("run", *words)
+    found = json.loads((tmp_path / "run" / "arms" / "deep_supervision" / "evaluation-val.json").read_text())
+    assert found["num_images"] == checked["splits"]["val"]["num_images"]
+    assert list(found["iou"]) == list(Taxonomy.load(root / "taxonomy.toml").names)
     assert (tmp_path / "page" / "index.html").exists()
 
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hs3seg.analysis import FusePlan, SupervisionPlan, load_confusions, mean_iou
+from hs3seg.builders import make_network, make_supervised
 from hs3seg.cli import main
 from hs3seg.config.load import load_config
 from hs3seg.pipeline.steps import open_session
+from hs3seg.taxonomy import Taxonomy
 from tests.integration.conftest import Call
 
 ARMS = ("none", "deep_supervision", "hs3", "hs3_fuse", "random", "reversed")
@@ -68,6 +71,14 @@ def test_plans_are_what_their_arms_say(finished_run: Path) -> None:
 
 
 def test_arms_start_from_the_same_weights_and_end_apart(finished_run: Path) -> None:
+    config = load_config(finished_run / "config.toml")
+    taxonomy = Taxonomy.load(finished_run / "taxonomy.toml")
+    start = make_network(config, taxonomy).state_dict()
+    for arm in set(ARMS) - {"hs3_fuse"}:  # has layers of its own behind the trunk
+        plan = SupervisionPlan.load(finished_run / "arms" / arm / "plan.toml")
+        found = make_supervised(config, plan, taxonomy).net.state_dict()
+        assert found.keys() == start.keys()
+        assert all(torch.equal(value, start[name]) for name, value in found.items()), arm
     hashes = {arm: read(finished_run / "arms" / arm / "train.json")["weights_sha256"] for arm in ARMS}
     assert len(set(hashes.values())) == len(ARMS) or hashes["random"] == hashes["hs3"]
 

@@ -230,8 +230,8 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of initial weights, data order, augmentation and splits")
     arms: tuple[ArmName, ...] = Field(
         ("none", "deep_supervision", "hs3"),
-        description=f"what to train: {', '.join(get_args(ArmName))}; random and reversed are controls, the long ones see"
-        " as many images as both phases of HS3",
+        description=f"what to train: {', '.join(get_args(ArmName))}; random and reversed are controls, the long ones"
+        " see as many images as both phases of HS3",
     )
     data: Annotated[DataConfig, Field(discriminator="kind")]
     augment: AugmentConfig

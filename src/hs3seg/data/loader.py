@@ -62,8 +62,8 @@ class TrainingLoader:
         if batch_size % world_size:
             fitting = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
             raise DataError(
-                f"batch size {batch_size} does not divide among {world_size} processes; take {fitting} of them, or another"
-                " train.batch_size"
+                f"batch size {batch_size} does not divide among {world_size} processes; take {fitting} of them, or"
+                " another train.batch_size"
             )
         self.dataset = dataset
         self._transform, self._batch_size, self._seed = transform, batch_size, seed

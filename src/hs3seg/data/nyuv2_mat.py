@@ -124,7 +124,8 @@ class MatSource:
             import h5py
         except ImportError:
             raise DataError(
-                f"reading '{self._path}' needs h5py, which is not installed; pip install '.[nyuv2]' in a checkout of hs3seg"
+                f"reading '{self._path}' needs h5py, which is not installed; pip install '.[nyuv2]' in a checkout of"
+                " hs3seg"
             ) from None
         if not self._path.is_file():
             raise DataError(f"file '{self._path}' does not exist; {FILE_NAME} (2.8 GB) is on the data set's site")

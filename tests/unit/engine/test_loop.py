@@ -213,6 +213,22 @@ def test_a_loss_that_is_not_finite_names_the_files(tmp_path: Path, runtime: Runt
     assert not (tmp_path / "weights.safetensors").exists()
 
 
+def test_the_last_good_state_is_kept(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(tmp_path, checkpoint_seconds=0)
+    combine, calls = job.loss.combine, []
+
+    def fails_at_the_fourth(terms: dict[str, torch.Tensor]) -> torch.Tensor:
+        calls.append(1)
+        return combine(terms) * (float("nan") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(job.loss, "combine", fails_at_the_fourth)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 4 on file-\d+.*last good state"):
+        train(job, runtime, SILENT)
+    state = load_state(tmp_path / "state.pt")
+    assert state["step"] == 3
+    assert all(value.isfinite().all() for value in state["model"].values())
+
+
 def test_a_truncated_state_is_refused_and_kept(tmp_path: Path, runtime: Runtime) -> None:
     (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 half")
     with pytest.raises(CheckpointError, match=r"state.pt: not a training state"):

@@ -25,7 +25,7 @@ def main(folder, source="digits", steps=400, **data_options):
     """Trains twice; returns the plain network and the losses of all steps."""
     parts = open_parts(source, as_dict=True, **data_options)
     names, example = parts.taxonomy.names, parts.train[0]["pixel_values"][None]
-    options = {"max_steps": steps, "learning_rate": 2e-3, "logging_steps": 10, "report_to": "none"}
+    options = {"max_steps": steps, "learning_rate": 2e-3, "logging_steps": 1, "report_to": "none"}
     arguments = TrainingArguments(folder, save_strategy="no", **options)
 
     net = make_net(names)

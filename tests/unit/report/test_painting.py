@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -53,17 +52,18 @@ def test_copies_of_the_process_paint_the_same_bytes() -> None:
 
 
 def test_a_process_with_other_threads_is_not_copied() -> None:
-    said: list[int] = []
-    pid = lambda: said.append(os.getpid()) or b""  # noqa: E731
-    waiting = threading.Event()
-    other = threading.Thread(target=waiting.wait)
-    other.start()
-    try:
-        assert len(list(painted(dict.fromkeys(map(str, range(9)), pid)))) == 9
-    finally:
-        waiting.set()
-        other.join()
-    assert said == [os.getpid()] * 9
+    said = in_a_process_without_torch(
+        "import os, threading\n"
+        "from hs3seg.report.painting import painted\n"
+        "waiting = threading.Event()\n"
+        "other = threading.Thread(target=waiting.wait)\n"
+        "other.start()\n"
+        "found = list(painted(dict.fromkeys(map(str, range(20)), lambda: str(os.getpid()).encode())))\n"
+        "waiting.set()\n"
+        "other.join()\n"
+        "print(len(found), {content for _, content in found} == {str(os.getpid()).encode()})"
+    )
+    assert said == "20 True"
 
 
 @pytest.mark.parametrize("count", [1, 9])

@@ -133,6 +133,8 @@ def test_script_runs_on_a_folder_from_the_shell(folder_data: Path, tmp_path: Pat
 
 def _loss(net: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     with torch.no_grad():
-        logits = final_logits(copy.deepcopy(net).train()(images))  # BatchNorm by the batch: its averages are not there yet
+        logits = final_logits(
+            copy.deepcopy(net).train()(images)
+        )  # BatchNorm by the batch: its averages are not there yet
     large = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear")
     return float(F.cross_entropy(large, labels, ignore_index=255))

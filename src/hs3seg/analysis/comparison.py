@@ -93,12 +93,16 @@ def compare_arms(
         Arm -> comparison, the reference among them (its differences are 0); an arm without a common seed is left out.
 
     Raises:
-        PlanError: the reference has no score, or a confidence outside 0..1.
+        PlanError: the reference has no score, a score is not finite, or a confidence outside 0..1.
     """
     if not scores.get(reference):
         raise PlanError(f"no score of the reference arm '{reference}'; there are: {', '.join(scores) or 'none'}")
     if not 0 < confidence < 1:
         raise PlanError(f"confidence = {confidence}; give a share between 0 and 1, e.g. 0.95")
+    for arm, values in scores.items():
+        for number, value in values.items():
+            if not math.isfinite(value):
+                raise PlanError(f"the score of arm '{arm}', seed {number} is {value}; leave out what has no score")
     base = scores[reference]
     found: dict[str, Comparison] = {}
     for arm, values in scores.items():

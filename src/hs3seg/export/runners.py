@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.errors import CheckpointError, NetworkError, reason_of
+from hs3seg.nn.resize import aligns_corners
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
 
@@ -32,6 +33,8 @@ class Runner(nn.Module):
         self.description = dict(description)
         self._run = run
         self.training = False
+        # How the logits are to be enlarged; files from before this was written were read without.
+        self.align_corners = bool(self.description.get("align_corners", aligns_corners(self.network)))
 
     @property
     def network(self) -> nn.Module | None:

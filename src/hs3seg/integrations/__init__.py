@@ -1,5 +1,5 @@
 """Small helpers for other people's training loops; each file asks for its library only when it is imported.
 
-`hs3seg.integrations.lightning` and `hs3seg.integrations.transformers` need the extras `hs3seg[lightning]` and
-`hs3seg[transformers]`; `hs3seg.integrations.data` needs none.
+`hs3seg.integrations.lightning` and `hs3seg.integrations.transformers` need the extras `lightning` and
+`transformers`; `hs3seg.integrations.data` needs none.
 """

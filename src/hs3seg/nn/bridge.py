@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.nn.maps import final_logits
+from hs3seg.nn.resize import aligns_corners
 
 
 class BridgedNetwork(nn.Module):
@@ -25,6 +26,7 @@ class BridgedNetwork(nn.Module):
         self.net = net
         members = [[k for k, target in enumerate(assignment) if target == t] for t in range(num_targets)]
         self._members = [torch.tensor(of, dtype=torch.long) for of in members]
+        self.align_corners = aligns_corners(net)
         if hasattr(net, "multi_scale"):
             self.multi_scale = self._multi_scale
 

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hs3seg.errors import DataError, PlanError, nearest
 from hs3seg.nn.strips import Strips, in_full_precision
 from hs3seg.taxonomy import Grouping
+
+_FAR = 1e30  # stands for infinity where 0 times it must be 0
 
 
 def check_outputs(outputs: object, taker: str) -> None:
@@ -100,11 +103,15 @@ def predict(logits: Tensor, size: tuple[int, int], align_corners: bool = False) 
         align_corners: As in `F.interpolate`.
 
     Returns:
-        (N, H, W), uint8 up to 256 groups, else int16 or int32. A pixel whose logits are not numbers has group 0.
+        (N, H, W), uint8 up to 256 groups, else int16 or int32. Infinite logits count as very large or small ones. A
+        pixel that lies nearest to logits of which one is no number has group 0.
     """
     with in_full_precision(logits.device.type):
         count, k = logits.shape[:2]
-        strips = Strips(logits, size, align_corners)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        # Products of a whole block would spread one number that is none, or one masked class, over all of it.
+        unknown = wide.isnan().any(1)
+        strips = Strips(wide.nan_to_num(0, posinf=_FAR, neginf=-_FAR), size, align_corners)
         dtype = torch.uint8 if k <= 256 else torch.int16 if k <= 2**15 else torch.int32
         found = torch.empty(count, *size, dtype=dtype, device=logits.device)
         # The first group has the largest number, so that it is the one taken of equals; arg max is many times slower.
@@ -114,6 +121,8 @@ def predict(logits: Tensor, size: tuple[int, int], align_corners: bool = False) 
                 strip = strips.enlarge(group, block)  # (R, n, k, W)
                 best = strip.eq_(strip.amax(2, keepdim=True)).mul_(rank).amax(2)
                 found[group, block.large] = (k - best).remainder_(k).transpose(0, 1)  # k of k: none was the best
+        if logits.device.type != "cpu" or unknown.any():  # elsewhere nobody waits to look
+            found[F.interpolate(unknown[:, None].float(), size, mode="nearest")[:, 0] > 0] = 0
     return found
 
 

@@ -59,6 +59,8 @@ class ImageWeightedCrossEntropy(nn.Module):
                 f"logits of {logits.shape[1]} groups for a loss of {self.num_groups}; make it with"
                 f" num_groups = {logits.shape[1]}"
             )
+        if not len(labels):
+            return logits.sum().float()  # 0, and its gradient
         counts = torch.stack([self._count(image) for image in labels])  # (N, k)
         total, images = logits.new_zeros((), dtype=torch.float32), logits.new_zeros((), dtype=torch.float32)
         for i, own in enumerate(counts):

@@ -260,6 +260,8 @@ class HierarchicalLoss(nn.Module):
         check_outputs(outputs, "the loss")
         labels = whole_labels(labels)
         self._check(outputs, labels)
+        if self._groupings:
+            self._table(0, labels.device)  # moves all of it
         outputs = self._taken(outputs, labels)
         found = {}
         stages = self.plan.stage_names
@@ -311,10 +313,18 @@ class HierarchicalLoss(nn.Module):
                 total = total + weight * terms[name]
         return total
 
+    def _table(self, number: int, device: torch.device) -> Tensor:
+        """Group of each label. A loss without parameters is seldom moved by hand: it follows the labels."""
+        table: Tensor = getattr(self, f"_table{number}")
+        if table.device != device:
+            self.to(device)
+            table = getattr(self, f"_table{number}")
+        return table
+
     def _remap(self, labels: Tensor, number: int) -> Tensor:
         if self._groupings[number].is_identity:
             return labels
-        table: Tensor = getattr(self, f"_table{number}")
+        table = self._table(number, labels.device)
         if self._ignored != self.ignore_index:
             labels = labels.where(labels != self.ignore_index, self._ignored)
         # A tenth of the time of `where` before and after `table[labels]`.

@@ -115,7 +115,7 @@ class OnlineLoss(HierarchicalLoss):
         for number, stage in enumerate(self.plan.stage_names):
             probe = outputs.get(probe_name(stage))
             if probe is not None:
-                value = apply_criterion(self.class_criteria[number], probe, labels)
+                value = apply_criterion(self.class_criteria[number], probe, labels, self.align_corners)
                 found[stage] = found[stage] + value - value.detach()  # its gradient, not its value
         return found
 
@@ -127,7 +127,7 @@ class OnlineLoss(HierarchicalLoss):
         for number, stage in enumerate(self.plan.stage_names):
             grouping = self._groupings[number]
             if not grouping.is_identity:
-                table = getattr(self, f"_table{number}")[: self.plan.num_classes]
+                table = self._table(number, labels.device)[: self.plan.num_classes]
                 merged[stage] = group_logits(outputs[stage], table, grouping.num_groups)
         return {**outputs, **merged}
 

@@ -252,6 +252,10 @@ class Supervised(nn.Module):
     def _joined(self, logits: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
         if len(logits) == 1:
             return logits[0]
+        if len(logits) != getattr(self.net, "passes", 1):
+            raise NetworkError(
+                f"a stage ran {len(logits)} times in one forward pass, once in the dry run; choose a module around it"
+            )
         joint: Tensor = cast("Any", self.net).join(*logits, given)
         return joint
 

@@ -24,6 +24,7 @@ from hs3seg.export import (
     quantize,
 )
 from hs3seg.export.certificate import network_of
+from hs3seg.nn.resize import aligns_corners
 
 Format = Literal["onnx", "openvino", "pt2", "folder"]
 _TRACED = 96  # pixels
@@ -72,6 +73,7 @@ def export_step(
         "taxonomy": trained.taxonomy.to_dict(),
         "mean": trained.mean.tolist(),
         "std": trained.std.tolist(),
+        "align_corners": aligns_corners(net),
     }
     make = {"onnx": export_onnx, "openvino": export_openvino, "pt2": export_program}[format]
     _, channels, height, width = example_of(trained.config, net).shape

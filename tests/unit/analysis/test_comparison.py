@@ -137,3 +137,10 @@ def test_one_of_five_identical_arms_rarely_stands_out_after_the_correction() -> 
 def test_no_sign_test_goes_below_its_floor(pairs: int) -> None:
     assert sign_test((1.0,) * pairs) == pytest.approx(smallest_sign_p(pairs))
     assert (smallest_sign_p(pairs) < 0.05) == (pairs >= 6)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_refused(wrong: float) -> None:
+    scores = {"deep_supervision": {0: 0.5, 1: 0.6}, "hs3": {0: 0.5, 1: wrong}}
+    with pytest.raises(PlanError, match=f"score of arm 'hs3', seed 1 is {wrong}"):
+        compare_arms(scores)

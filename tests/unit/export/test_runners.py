@@ -9,6 +9,7 @@ from torch import nn
 
 from hs3seg.errors import CheckpointError, NetworkError
 from hs3seg.export import Runner, export_onnx, export_openvino, load_runner, quantize
+from hs3seg.nn.resize import aligns_corners
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
         "nncf": lambda: quantize(tmp_path / "a.xml", tmp_path / "b.xml", [example]),
     }
     call = calls.get(library, lambda: export_onnx(net, tmp_path / "a.onnx", example))
-    with pytest.raises(NetworkError, match=rf"'{library}'.*hs3seg\[export\]"):
+    with pytest.raises(NetworkError, match=rf"'{library}'.*'\.\[export\]'"):
         call()
     assert not list(tmp_path.iterdir())
 
@@ -68,3 +69,8 @@ def test_a_path_ends_as_the_format_wants(tmp_path: Path, path: str) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(NetworkError, match=r"'\.onnx'"):
         export_onnx(nn.Conv2d(3, 3, 1), tmp_path / path, torch.zeros(1, 3, 8, 8))
+
+
+def test_logits_are_enlarged_as_those_of_the_network_are(tmp_path: Path) -> None:
+    assert not aligns_corners(Runner(tmp_path, torch.sin, {}))
+    assert aligns_corners(Runner(tmp_path, torch.sin, {"align_corners": True}))

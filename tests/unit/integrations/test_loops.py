@@ -187,7 +187,7 @@ def test_transformers_refuses_a_plain_network(tmp_path: Path) -> None:
 
 def test_missing_library_names_the_extra() -> None:
     need("torch", "torch")
-    with pytest.raises(ConfigError, match=r"needs the library 'no_such_library'.*hs3seg\[lightning\]"):
+    with pytest.raises(ConfigError, match=r"needs the library 'no_such_library'.*'\.\[lightning\]'"):
         need("no_such_library", "lightning")
 
 

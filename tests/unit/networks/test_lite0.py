@@ -178,7 +178,7 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         raise ImportError(name)
 
     monkeypatch.setattr(module, "import_module", refuse)
-    with pytest.raises(CheckpointError, match=r"hs3seg\[lite0\]"):
+    with pytest.raises(CheckpointError, match=r"'\.\[lite0\]'"):
         load_lite0_weights(timm.create_model("efficientnet_lite0", features_only=True))
 
 

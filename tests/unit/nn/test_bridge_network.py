@@ -2,6 +2,7 @@ import torch
 from torch import Tensor, nn
 
 from hs3seg.nn.bridge import BridgedNetwork
+from hs3seg.nn.resize import aligns_corners
 
 LOGITS = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
 
@@ -34,3 +35,10 @@ def test_hierarchical_attention_stays_in_reach() -> None:
     images = torch.zeros(2, 3, 5, 6)
     torch.testing.assert_close(BridgedNetwork(Attends(), (0, 1, 2, 3), 4).multi_scale(images, (0.5, 1.0)), LOGITS * 1.5)
     assert not hasattr(BridgedNetwork(Says(), (0, 1, 2, 3), 4), "multi_scale")
+
+
+def test_logits_are_enlarged_as_those_of_the_network_are() -> None:
+    net = Says()
+    assert not aligns_corners(BridgedNetwork(net, (0, 1, 2, 3), 4))
+    net.align_corners = True
+    assert aligns_corners(BridgedNetwork(net, (0, 1, 2, 3), 4))

@@ -184,3 +184,25 @@ def test_outputs_must_come_by_name() -> None:
     outputs, labels = batch()
     with pytest.raises(PlanError, match="the counter was given one tensor; give it all"):
         ConfusionCounter(GROUPINGS).add(outputs["final"], labels)
+
+
+def test_a_masked_class_is_never_predicted_and_spoils_no_other() -> None:
+    logits = 10 * torch.randn(2, 5, 16, 24, generator=torch.Generator().manual_seed(0))
+    expected = enlarged(logits[:, :4], (64, 96)).argmax(1)
+    for masked in (-torch.inf, -3e38):
+        logits[:, 4] = masked
+        assert (predict(logits, (64, 96)).long() != expected).double().mean() < 1e-4
+    logits[0, 2, 3, 4] = torch.inf
+    assert predict(logits, (16, 24))[0, 3, 4] == 2
+    assert predict(logits, (64, 96))[0, 12:16, 16:20].eq(2).all()
+
+
+def test_a_logit_that_is_no_number_spoils_its_own_pixels_only() -> None:
+    logits = 10 * torch.randn(1, 5, 16, 24, generator=torch.Generator().manual_seed(0))
+    whole = predict(logits, (64, 96))
+    logits[0, 1, 3, 4] = torch.nan
+    found = predict(logits, (64, 96))
+    assert not found[0, 12:16, 16:20].any()
+    far = torch.ones_like(found, dtype=torch.bool)
+    far[0, 8:20, 12:24] = False  # where the pixel has a share
+    assert torch.equal(found[far], whole[far])

@@ -108,3 +108,10 @@ def test_wrong_settings_are_told() -> None:
         ImageWeightedCrossEntropy(0)
     with pytest.raises(PlanError, match="logits of 4 groups for a loss of 3; make it with num_groups = 4"):
         ImageWeightedCrossEntropy(3)(*example())
+
+
+def test_a_batch_of_no_image_has_no_loss() -> None:
+    logits = torch.zeros(0, 3, 4, 4, requires_grad=True)
+    loss = ImageWeightedCrossEntropy(3)(logits, torch.zeros(0, 8, 8, dtype=torch.int64))
+    loss.backward()
+    assert loss == 0

@@ -437,3 +437,15 @@ def test_it_compiles_as_a_whole() -> None:
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(outputs, labels()), loss(outputs, labels()))
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_a_loss_that_nobody_has_moved_follows_the_labels(online: bool) -> None:
+    """As in a loop of one's own on a GPU; the meta device stands for it."""
+    loss = HierarchicalLoss(GROUPED)
+    if online:
+        loss = OnlineLoss(single_phase(NAMES, ["early"]))
+        loss._use(GROUPED)
+    outputs = {name: value.detach().to("meta") for name, value in outputs_of(loss.plan).items()}
+    assert loss(outputs, labels().to("meta")).device.type == "meta"
+    assert {buffer.device.type for buffer in loss.buffers()} == {"meta"}

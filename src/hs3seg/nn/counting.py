@@ -108,10 +108,13 @@ def predict(logits: Tensor, size: tuple[int, int], align_corners: bool = False) 
     """
     with in_full_precision(logits.device.type):
         count, k = logits.shape[:2]
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        # Products of a whole block would spread one number that is none, or one masked class, over all of it.
-        unknown = wide.isnan().any(1)
-        strips = Strips(wide.nan_to_num(0, posinf=_FAR, neginf=-_FAR), size, align_corners)
+        unknown = None
+        # A finite sum is the cheap proof that all is well; elsewhere than on a CPU nobody waits to look.
+        if logits.device.type != "cpu" or not logits.sum(dtype=torch.float64).isfinite():
+            wide = logits if logits.dtype == torch.float64 else logits.float()
+            # Products of a whole block would spread one number that is none, or one masked class, over all of it.
+            unknown, logits = wide.isnan().any(1), wide.nan_to_num(0, posinf=_FAR, neginf=-_FAR)
+        strips = Strips(logits, size, align_corners)
         dtype = torch.uint8 if k <= 256 else torch.int16 if k <= 2**15 else torch.int32
         found = torch.empty(count, *size, dtype=dtype, device=logits.device)
         # The first group has the largest number, so that it is the one taken of equals; arg max is many times slower.
@@ -121,7 +124,7 @@ def predict(logits: Tensor, size: tuple[int, int], align_corners: bool = False) 
                 strip = strips.enlarge(group, block)  # (R, n, k, W)
                 best = strip.eq_(strip.amax(2, keepdim=True)).mul_(rank).amax(2)
                 found[group, block.large] = (k - best).remainder_(k).transpose(0, 1)  # k of k: none was the best
-        if logits.device.type != "cpu" or unknown.any():  # elsewhere nobody waits to look
+        if unknown is not None:
             found[F.interpolate(unknown[:, None].float(), size, mode="nearest")[:, 0] > 0] = 0
     return found
 

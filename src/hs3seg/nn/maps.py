@@ -5,7 +5,7 @@ Shapes: N images, C channels, h x w of a map, H x W of the image, L tokens.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,7 +26,7 @@ class Layout:
     Args:
         kind: `first` = (N, C, h, w), `last` = (N, h, w, C), `tokens` = (N, L, C) with the grid row by row.
         stride: Of tokens: pixels of the image per grid step.
-        up: Of tokens: whether a grid side is rounded up.
+        up: Of tokens: whether a grid side is rounded up; looked at only where the number of tokens leaves it open.
         prefix: Of tokens: how many (class, register) tokens stand before the grid.
         index: Which tensor of the module's output it is, see `tensors_of`.
     """
@@ -40,7 +40,7 @@ class Layout:
     def size(self, tensor: Tensor, image: Size) -> Size:
         """Height and width of the map in a tensor."""
         if self.kind == "tokens":
-            return _grid(image, self.stride, self.up)
+            return self._grid_of(tensor.shape[1], image)
         shape = tensor.shape[-2:] if self.kind == "first" else tensor.shape[1:3]
         return shape[0], shape[1]
 
@@ -50,26 +50,40 @@ class Layout:
             return tensor
         if self.kind == "last":
             return tensor.permute(0, 3, 1, 2)
-        height, width = _grid(image, self.stride, self.up)
+        height, width = self._grid_of(tensor.shape[1], image)
         return tensor[:, self.prefix :].transpose(1, 2).reshape(len(tensor), -1, height, width)
+
+    def _grid_of(self, length: int, image: Size) -> Size:
+        """The grid that so many tokens make: the example may have been one that the stride divides."""
+        for up in (self.up, not self.up):
+            if math.prod(size := _grid(image, self.stride, up)) == length - self.prefix:
+                return size
+        raise NetworkError(
+            f"{length} tokens ({self.prefix} of them before the grid) are no grid of patches of {self.stride} pixels in"
+            f" an image of {image[0]}x{image[1]}, as they were in the dry run; give images whose sides"
+            f" {self.stride} divides, or an example of this size"
+        )
 
 
 def find_layout(tensor: Tensor, image: Size) -> Layout | None:
     """How a tensor holds a map of an image of H x W pixels; None if it does not seem to hold any.
 
     The sides of a map are those of the image divided by one number. Where both orders of the axes fit, as in a cube,
-    channels come first.
+    channels come first; `either_order` says so.
     """
     if not tensor.is_floating_point():
         return None
     if tensor.ndim == 4:
-        _, one, two, three = tensor.shape
-        if not _fits((two, three), image) and _fits((one, two), image):
-            return Layout("last")
-        return Layout()
+        first, last = _orders(tensor, image)
+        return Layout("last") if last and not first else Layout()
     if tensor.ndim == 3:
         return _tokens(tensor.shape[1], image)
     return None
+
+
+def either_order(output: Any, image: Size) -> bool:
+    """Whether some tensor in a module's output may hold its channels first or last: an image of another shape tells."""
+    return any(tensor.ndim == 4 and all(_orders(tensor, image)) for tensor in tensors_of(output))
 
 
 def tensors_of(output: Any) -> Iterator[Tensor]:
@@ -91,16 +105,21 @@ def layouts_of(output: Any, image: Size, batch: int | None = None) -> tuple[Layo
     """Layouts of the tensors in a module's output that hold maps.
 
     Token sequences count only where nothing of four axes is there: beside maps they are classes, queries or masks.
+    Attention weights (N, heads, L, M) beside a sequence of L tokens are no map.
 
     Args:
         output: Of a module.
         image: H, W of the network's input.
         batch: N; tensors with another first axis (windows of attention, say) hold no maps. None = do not look.
     """
+    tensors = list(tensors_of(output))
+    lengths = {len(t[0]) for t in tensors if t.ndim == 3 and len(t) and find_layout(t, image) is not None}
     found = [
         dataclasses.replace(layout, index=index)
-        for index, tensor in enumerate(tensors_of(output))
-        if (batch is None or len(tensor) == batch) and (layout := find_layout(tensor, image)) is not None
+        for index, tensor in enumerate(tensors)
+        if (batch is None or len(tensor) == batch)
+        and not _is_attention(tensor, lengths, image)
+        and (layout := find_layout(tensor, image)) is not None
     ]
     whole = [layout for layout in found if layout.kind != "tokens"]
     return tuple(whole or found)
@@ -169,6 +188,19 @@ def _semantic_map(classes: Tensor, masks: Tensor) -> Tensor:
     """Classes (N, Q, K + 1), the last is `no object`; masks (N, Q, h, w)."""
     scores = torch.einsum("nqc,nqhw->nchw", classes.float().softmax(-1)[..., :-1], masks.float().sigmoid())
     return scores.clamp_min(1e-6).log()
+
+
+def _orders(tensor: Tensor, image: Size) -> tuple[bool, bool]:
+    """Whether four axes can be (N, C, h, w), and whether they can be (N, h, w, C)."""
+    _, one, two, three = tensor.shape
+    return _fits((two, three), image), _fits((one, two), image)
+
+
+def _is_attention(tensor: Tensor, lengths: Collection[int], image: Size) -> bool:
+    """Whether its rows are tokens; its columns are tokens too, or the fewer that keys were reduced to."""
+    if tensor.ndim != 4 or tensor.shape[2] not in lengths:
+        return False
+    return tensor.shape[3] == tensor.shape[2] or not any(_orders(tensor, image))
 
 
 def _grid(image: Size, stride: int, up: bool) -> Size:

@@ -15,7 +15,7 @@ from hs3seg.analysis import SupervisionPlan, deep_supervision
 from hs3seg.errors import NetworkError
 from hs3seg.nn.heads import ClassHead, ProbedHead, StageHead
 from hs3seg.nn.losses import PlanLike, as_plan
-from hs3seg.nn.maps import Layout, final_logits, layouts_of, merge_maps, tensors_of
+from hs3seg.nn.maps import Layout, Size, either_order, final_logits, layouts_of, merge_maps, tensors_of
 from hs3seg.nn.resize import aligns_corners
 from hs3seg.nn.taps import Stages, check_example, dry_run, examination_images, find_stages, like_weights
 from hs3seg.taxonomy import Grouping
@@ -97,7 +97,8 @@ class Supervised(nn.Module):
         self._caught: dict[str, list[Any]] = {}
         self._catching = False
         self._early = False
-        self._image: tuple[int, int] = (0, 0)
+        self._learns = False
+        self._image: Size = (0, 0)
         inside = _stages_inside(net, plan)
         self._tapped = tuple(stage for stage in plan.stage_names if stage not in inside)
         modules = dict(net.named_modules())
@@ -115,8 +116,10 @@ class Supervised(nn.Module):
         weight = like_weights(example, net)
         self.heads.to(weight.device, weight.dtype)
         self._changed_later: set[str] = set()  # stages whose outputs the network writes to after they ran
-        self._first_versions: tuple[list[int], list[int]] | None = None  # of the network's and the heads' parameters
+        self._last_versions: tuple[list[int], list[int]] | None = None  # of the network's and the heads' parameters
+        self._moves_without_heads = 0
         self._heads_learn = not self.heads  # or it is known that they do not, and was said
+        self._said_without_gradient = False
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -153,10 +156,10 @@ class Supervised(nn.Module):
         self._caught.clear()
         self._image = (images.shape[-2], images.shape[-1])
         self._catching = True
-        learns = self.training and torch.is_grad_enabled() and not _compiling()
-        if learns and not self._heads_learn:
+        self._learns = self.training and torch.is_grad_enabled() and not _compiling()
+        if self._learns and not self._heads_learn:
             self._look_whether_heads_learn()
-        self._early = not with_features and learns
+        self._early = not with_features and self._learns
         given = self._run(images)
         self._catching = False
         missed = [stage for stage in self._tapped if stage not in self._caught]
@@ -221,19 +224,26 @@ class Supervised(nn.Module):
                     del module._forward_hooks[key]
 
     def _look_whether_heads_learn(self) -> None:
-        """Warns where an optimizer moves the network and not the heads: it was made before these were."""
+        """Warns where an optimizer moves the network and not the heads: it was made before these were.
+
+        Twice, for weights may be loaded into the network once.
+        """
         now = _versions(self.net), _versions(self.heads)
-        if self._first_versions is None:
-            self._first_versions = now
+        last, self._last_versions = self._last_versions, now
+        if last is None:
             return
-        net_moves, heads_move = (have != had for have, had in zip(now, self._first_versions, strict=True))
-        if net_moves and not heads_move and any(parameter.requires_grad for parameter in self.heads.parameters()):
+        net_moves, heads_move = (have != had for have, had in zip(now, last, strict=True))
+        if heads_move or not any(parameter.requires_grad for parameter in self.heads.parameters()):
+            self._heads_learn = True
+            return
+        self._moves_without_heads += net_moves
+        if self._moves_without_heads == 2:
+            self._heads_learn = True  # nobody is told twice
             warnings.warn(
                 "the network's weights change from step to step, those of its stages' heads do not: give the optimizer"
                 " the parameters of the supervised model, which have both, as in AdamW(model.parameters())",
                 stacklevel=6,
             )
-        self._heads_learn = net_moves or heads_move
 
     def _run(self, images: Tensor) -> Mapping[str, Tensor]:
         """What the network gives by name; without its auxiliary outputs where nobody needs them."""
@@ -262,6 +272,14 @@ class Supervised(nn.Module):
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         if not self._catching:
             return
+        if self._learns and not torch.is_grad_enabled() and not self._said_without_gradient:
+            self._said_without_gradient = True
+            warnings.warn(
+                f"stage '{stage}' runs without gradients in a training pass, so that its loss trains its head and"
+                " nothing of the network: give torch.utils.checkpoint use_reentrant=False, and take stages that are not"
+                " frozen",
+                stacklevel=2,
+            )
         # Where a part of the network is compiled by itself, and inside somebody's own checkpoint, which runs the
         # stage again without us, the head has to wait.
         lean = self._early and not _compiling() and torch.is_grad_enabled() and not _saving_is_hooked()
@@ -276,8 +294,9 @@ class Supervised(nn.Module):
         """
         tensors = tuple(tensors_of(output))
         contexts = partial(_contexts, self.heads[_key(stage)])
+        image = self._image  # of this pass; the next may come before the backward one
         found = checkpoint(
-            lambda *_: self._through_head(stage, output),
+            lambda *_: self._through_head(stage, output, image),
             *tensors,
             use_reentrant=False,
             preserve_rng_state=False,  # heads draw nothing
@@ -288,20 +307,20 @@ class Supervised(nn.Module):
     def _late(self, stage: str, caught: Any, features: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Logits and probe of one pass; fills in the merged features where the head had not been run yet."""
         if not isinstance(caught, _Early):
-            features[stage] = self._merged(stage, caught)
+            features[stage] = self._merged(stage, caught, self._image)
             return self._head_outputs(stage, features[stage])
         if all(tensor._version == version for tensor, version in caught.tensors):
             return caught.found
         # The network has written to the stage's output since: what a second run would see is not what the first saw.
         self._changed_later.add(stage)
         with _FrozenStatistics(self.heads[_key(stage)]):
-            return self._through_head(stage, caught.output)
+            return self._through_head(stage, caught.output, self._image)
 
-    def _through_head(self, stage: str, output: Any) -> tuple[Tensor, Tensor | None]:
-        return self._head_outputs(stage, self._merged(stage, output))
+    def _through_head(self, stage: str, output: Any, image: Size) -> tuple[Tensor, Tensor | None]:
+        return self._head_outputs(stage, self._merged(stage, output, image))
 
-    def _merged(self, stage: str, output: Any) -> Tensor:
-        return merge_maps(output, stage, self._image, self._layouts[stage], self.align_corners)
+    def _merged(self, stage: str, output: Any, image: Size) -> Tensor:
+        return merge_maps(output, stage, image, self._layouts[stage], self.align_corners)
 
     def _head_outputs(self, stage: str, merged: Tensor) -> tuple[Tensor, Tensor | None]:
         head = self.heads[_key(stage)]
@@ -314,29 +333,49 @@ class Supervised(nn.Module):
         if not self._tapped:
             return {}, {}
         images = examination_images(self.net, example)
-        modes = {module: module.training for module in self.net.modules()}
-        self.net.eval()
-        self._catching, self._early = True, False
-        try:
-            with torch.no_grad():
-                logits = final_logits(self.net(like_weights(images, self.net)))
-        finally:
-            self._catching = False
-            for module, mode in modes.items():
-                module.training = mode
+        logits, outputs = self._outputs_of_stages(images)
         if (found := _num_classes(logits)) != self.plan.num_classes:
             raise NetworkError(
                 f"the network's logits have {found} classes, the plan has {self.plan.num_classes}; make the"
                 f" network with {self.plan.num_classes} classes, or the plan for this network's data"
             )
         size = (example.shape[-2], example.shape[-1])
-        widths, layouts = {}, {}
-        for stage in self._tapped:
-            output = self._caught[stage][0]
-            layouts[stage] = layouts_of(output, size, None if len(images) == 1 else len(images))
-            widths[stage] = merge_maps(output, stage, size, layouts[stage]).shape[1]
-        self._caught.clear()
+        batch = None if len(images) == 1 else len(images)
+        layouts = {stage: layouts_of(output, size, batch) for stage, output in outputs.items()}
+        if unsure := [stage for stage, output in outputs.items() if either_order(output, size)]:
+            layouts |= self._layouts_of_wide(images, batch, unsure)
+        widths = {s: merge_maps(output, s, size, layouts[s]).shape[1] for s, output in outputs.items()}
         return widths, layouts
+
+    def _layouts_of_wide(
+        self, images: Tensor, batch: int | None, stages: Sequence[str]
+    ) -> dict[str, tuple[Layout, ...]]:
+        """Layouts by an image twice as wide, for stages of which a map has as many channels as rows and columns.
+
+        None where the network takes no such image: channels come first then.
+        """
+        size = (images.shape[-2], 2 * images.shape[-1])
+        try:
+            _, outputs = self._outputs_of_stages(images.repeat(1, 1, 1, 2))
+        except Exception:  # whatever a network of one size raises
+            return {}
+        return {stage: found for stage in stages if (found := layouts_of(outputs[stage], size, batch))}
+
+    def _outputs_of_stages(self, images: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Logits, and what every tapped stage gave in its first pass; nothing of the network is changed."""
+        modes = {module: module.training for module in self.net.modules()}
+        self.net.eval()
+        self._catching, self._early = True, False
+        self._caught.clear()
+        try:
+            with torch.no_grad():
+                logits = final_logits(self.net(like_weights(images, self.net)))
+            return logits, {stage: self._caught[stage][0] for stage in self._tapped}
+        finally:
+            self._catching = False
+            self._caught.clear()
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def _num_classes(logits: Tensor) -> int:

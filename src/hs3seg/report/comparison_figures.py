@@ -48,7 +48,7 @@ def interval_figure(found: SplitComparison) -> Figure | None:
             canvas.line([(ends[0][0], y), (ends[1][0], y)], colour, 3)
             for (x, value), side in zip(ends, (-1, 1), strict=True):
                 if not low - margin <= value <= high + margin:
-                    canvas.line([(x - 6 * side, y - 5), (x, y), (x - 6 * side, y + 5)], colour, 2)
+                    _arrow_head(canvas, x, y, side, colour)
         for seed, value in zip(comparison.seeds, comparison.differences, strict=True):
             x, _ = axes.place(value, 0)
             canvas.disc(x, y + 9, 3, "faint", title=f"seed {seed}: {points(value)}")
@@ -78,7 +78,7 @@ def class_figure(found: SplitComparison) -> Figure | None:
     every = every[np.isfinite(every)]
     if not every.size:
         return None
-    # One seed of a rare class may swing by tens of points; its dot then stands at the edge.
+    # One seed of a rare class may swing by tens of points; what is cut off ends in an arrow.
     reach = max(0.01, 1.1 * float(np.quantile(every, 0.97)))
     titles = {arm: _wrapped(found.title(arm), 118) for arm in arms}
     top = 44 + 14.0 * max(len(lines) for lines in titles.values())
@@ -106,8 +106,9 @@ def class_figure(found: SplitComparison) -> Figure | None:
     canvas.text(left + (canvas.width - left) / 2, bottom + 32, words, "muted", 11.5, anchor="middle")
     label = f"{found.where}: mean difference of IoU per class, " + ", ".join(map(found.title, arms))
     caption = (
-        "Bars: mean over seeds, coloured where all seeds agree in sign; small dots: seeds. Classes by falling IoU of"
-        f" {base}. {len(names) * len(arms)} differences are shown: some agree by chance alone."
+        "Bars: mean over seeds, coloured where all seeds agree in sign; small dots: seeds; arrows: further than the"
+        f" axis. Classes by falling IoU of {base}. {len(names) * len(arms)} differences are shown: some agree by chance"
+        " alone."
     )
     return Figure(f"classes-{found.split}", canvas, label, caption, natural=True)
 
@@ -131,10 +132,19 @@ def _panel(axes: Axes, classes: dict[str, np.ndarray], reach: float) -> None:
             colour = "better" if mean > 0 else "worse"
         x, _ = axes.place(min(max(mean, -reach), reach), 0)
         canvas.box(min(x, zero), y - 4, max(abs(x - zero), 0.8), 8, colour, title=f"{name}: {points(mean)}")
-        if there.size > 1:
-            for value in there:
-                x, _ = axes.place(min(max(float(value), -reach), reach), 0)
-                canvas.disc(x, y, 2.2, "muted", title=f"{name}: {points(float(value))}")
+        shown = there if there.size > 1 else []
+        for value in shown:
+            x, _ = axes.place(min(max(float(value), -reach), reach), 0)
+            canvas.disc(x, y, 2.2, "muted", title=f"{name}: {points(float(value))}")
+        for side in (-1, 1):
+            if side * mean > reach or any(side * value > reach for value in shown):
+                x, _ = axes.place(side * reach, 0)
+                _arrow_head(canvas, x + 6 * side, y, side, "ink")
+
+
+def _arrow_head(canvas: Canvas, x: float, y: float, side: int, colour: str) -> None:
+    """Points to the right (`side` = 1) or the left (-1): something goes on beyond the axis."""
+    canvas.line([(x - 6 * side, y - 5), (x, y), (x - 6 * side, y + 5)], colour, 2)
 
 
 def _wrapped(text: str, width: float) -> list[str]:

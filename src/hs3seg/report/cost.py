@@ -75,7 +75,7 @@ def _panel(canvas: Canvas, left: float, split: str, points: list[CostPoint], col
         y=(max(0.0, low - margin), min(1.0, high + margin)),
     )
     canvas.text(left + _LEFT, 14, split, colour, 13, bold=True)
-    axes.frame(f"GMACs at inference{size}", "mIoU, %", percent=True)
+    axes.frame(f"GMACs at inference{size}", "mIoU, %", percent=True, whole=False)
     places = {point.name: axes.place(point.gmacs, point.miou[split]) for point in points}
     label_column(canvas, left + _LEFT + _PLOT + _GAP, (34, _HEIGHT - 48), places, colour)
     for point in points:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hs3seg.report.canvas import Canvas, Point, text_width
 from hs3seg.report.markup import escape, tag
@@ -63,16 +64,22 @@ class Axes:
         up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
         return self.left + across * self.width, self.top + (1 - min(max(up, 0.0), 1.0)) * self.height
 
-    def frame(self, x_title: str, y_title: str, *, percent: bool = False) -> None:
-        """Draws grid lines, tick labels and titles."""
-        for value in ticks(*self.y, 5):
+    def frame(self, x_title: str, y_title: str, *, percent: bool = False, whole: bool = True) -> None:
+        """Draws grid lines, tick labels and titles.
+
+        Args:
+            x_title: Below the axis.
+            y_title: Beside the axis.
+            percent: y values are fractions, written in percent.
+            whole: x values are counts: no ticks between them.
+        """
+        places = ticks(*self.y, 5)
+        for value, text in zip(places, percents(places) if percent else [f"{v:g}" for v in places], strict=True):
             _, y = self.place(self.x[0], value)
             self.canvas.line([(self.left, y), (self.left + self.width, y)], "rule", 1)
-            self.canvas.text(
-                self.left - 8, y, f"{100 * value:.0f}" if percent else f"{value:g}", "muted", 11, anchor="end"
-            )
+            self.canvas.text(self.left - 8, y, text, "muted", 11, anchor="end")
         bottom = self.top + self.height
-        for value in ticks(*self.x, 8, whole=True):
+        for value in ticks(*self.x, 8, whole=whole):
             x, _ = self.place(value, 0)
             self.canvas.line([(x, bottom), (x, bottom + 4)], "faint", 1)
             self.canvas.text(x, bottom + 14, f"{value:g}", "muted", 11, anchor="middle")
@@ -93,6 +100,13 @@ def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[f
     step = max(step, 1.0) if whole else step
     first = math.ceil(low / step - 1e-9)
     return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def percents(values: Sequence[float]) -> list[str]:
+    """Tick labels of fractions, in percent: with as many digits as it takes to tell one from the next."""
+    step = min((b - a for a, b in pairwise(values)), default=0.01)
+    digits = max(0, -math.floor(math.log10(100 * step) + 1e-9))
+    return [f"{100 * value:.{digits}f}" for value in values]
 
 
 def legend(canvas: Canvas, left: float, top: float, right: float, entries: Sequence[tuple[str, str]]) -> float:

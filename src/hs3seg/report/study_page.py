@@ -14,7 +14,7 @@ from hs3seg.report.canvas import Canvas, text_width
 from hs3seg.report.comparison_section import Section, markdown_figure, markdown_table, split_section
 from hs3seg.report.comparison_words import SplitComparison, p_value, sentence
 from hs3seg.report.document import document
-from hs3seg.report.figure import Axes, Figure, legend, ticks
+from hs3seg.report.figure import Axes, Figure, legend, percents, ticks
 from hs3seg.report.markup import data_uri, definitions, escape, percent, points, table, tag
 
 
@@ -145,10 +145,11 @@ def sweep_figure(
 def _frame(axes: Axes, x_title: str, places: Sequence[float]) -> None:
     """Grid and titles; the tick labels of x are the places themselves."""
     canvas, bottom, right = axes.canvas, axes.top + axes.height, axes.left + axes.width
-    for value in ticks(*axes.y, 5):
+    levels = ticks(*axes.y, 5)
+    for value, text in zip(levels, percents(levels), strict=True):
         _, y = axes.place(places[0], value)
         canvas.line([(axes.left, y), (right, y)], "rule", 1)
-        canvas.text(axes.left - 8, y, f"{100 * value:.1f}", "muted", 11, anchor="end")
+        canvas.text(axes.left - 8, y, text, "muted", 11, anchor="end")
     canvas.line([(axes.left, bottom), (right, bottom)], "faint", 1)
     free = axes.left - 20
     for value in places:

@@ -44,6 +44,27 @@ def test_tokens_of_an_image_of_another_size_are_read_by_the_same_layout():
     assert layout.read(torch.zeros(3, 1 + 4 * 7, 5), (64, 112)).shape == (3, 5, 4, 7)
 
 
+def test_tokens_rounded_down_are_read_though_the_example_left_it_open():
+    layout = find_layout(torch.zeros(1, 6 * 10, 5), IMAGE)
+    assert layout is not None
+    for size, grid in (((64, 112), (4, 7)), ((70, 120), (4, 7)), ((70, 120), (5, 8))):
+        tensor = torch.zeros(3, grid[0] * grid[1], 5)
+        assert layout.size(tensor, size) == grid
+        assert layout.read(tensor, size).shape == (3, 5, *grid)
+    with pytest.raises(NetworkError, match="29 tokens .* no grid of patches of 16 pixels in an image of 70x120"):
+        layout.read(torch.zeros(3, 29, 5), (70, 120))
+
+
+def test_attention_weights_beside_tokens_are_no_map():
+    for columns in (60, 15):  # all keys, and keys that were reduced
+        output = (torch.zeros(2, 60, 8), torch.zeros(2, 4, 60, columns))
+        assert layouts_of(output, IMAGE, batch=2) == (Layout("tokens", 16),)
+    alone = layouts_of(torch.zeros(2, 4, 60, 15), IMAGE, batch=2)
+    assert alone == (Layout(),)
+    # Queries beside a map whose rows are as many: the map stays one.
+    assert layouts_of((torch.zeros(2, 15, 8), torch.zeros(2, 4, 15, 25)), (90, 150), batch=2) == (Layout(index=1),)
+
+
 @pytest.mark.parametrize("tensor", [torch.zeros(2, 33, 5), torch.zeros(2, 60, 5, dtype=torch.int64), torch.zeros(2, 9)])
 def test_what_is_no_map_has_no_layout(tensor):
     assert find_layout(tensor, IMAGE) is None

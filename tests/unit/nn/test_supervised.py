@@ -400,6 +400,46 @@ def test_tokens_and_channels_last_maps_are_supervised_at_any_size() -> None:
     assert model.heads["blocks/2"][0].in_channels == 24
 
 
+class Cube(nn.Module):
+    """As many channels as a square example has rows of its only map, which holds them last."""
+
+    def __init__(self, one_size: bool = False) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, 4)
+        self.mix = nn.Linear(16, 16)
+        self.head = nn.Conv2d(16, 5, 1)
+        self.one_size = one_size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.one_size and x.shape[-1] != 64:
+            raise AssertionError("positions of 16x16 patches")
+        return self.head(self.mix(self.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+def test_a_second_look_tells_where_the_channels_of_a_cube_are() -> None:
+    example = torch.zeros(1, 3, 64, 64)
+    shapes = {}
+    for one_size in (False, True):
+        model = supervise(Cube(one_size), ["stem", "mix"], example=example)
+        assert model.training
+        layouts = {stage: layout[0].kind for stage, layout in model._layouts.items()}
+        # A network of one size cannot be asked.
+        assert layouts == {"stem": "first", "mix": "first" if one_size else "last"}
+        shapes[one_size] = tuple(model.eval()(example)["mix"].shape)
+    assert shapes[False] == shapes[True] == (1, 5, 16, 16)
+
+
+def test_two_passes_of_different_sizes_before_one_backward_pass() -> None:
+    torch.manual_seed(0)
+    model = supervise(ViT(), ["blocks.2"], example=EXAMPLE).train()
+    sizes = ((48, 80), (64, 96))
+    batches = [torch.randn(2, 3, *size) for size in sizes]
+    total = sum(model(images)["blocks.2"].square().mean() for images in batches)
+    assert isinstance(total, torch.Tensor)
+    total.backward()
+    assert model.heads["blocks/2"][0].weight.grad.abs().sum() > 0
+
+
 def test_one_scale_throughout_gives_stages_by_depth() -> None:
     assert find_stages(ViT(), EXAMPLE) == ("blocks.1", "blocks.3")
 
@@ -434,10 +474,12 @@ def test_pooling_that_gives_its_scale_back_is_no_transition() -> None:
 
 
 class Checkpointed(Residual):
+    reentrant = False
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.layer1(self.stem(x))
         for layer in (self.layer2, self.layer3):
-            x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+            x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=self.reentrant)
         x = self.layer4(x)
         return self.head(x * self.gate(x))
 
@@ -457,6 +499,39 @@ def test_activation_checkpointing_inside_a_stage_changes_no_gradient() -> None:
     assert "heads.layer2/1.0.weight" in found
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+def test_a_stage_without_gradients_is_pointed_out_once() -> None:
+    net = Checkpointed()
+    net.reentrant = True
+    model = supervise(net, ["layer2", "layer3.1"], example=EXAMPLE).train()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            torch.stack([value.mean() for value in model(torch.randn(2, 3, 64, 96)).values()]).sum().backward()
+    messages = [str(one.message) for one in found if "without gradients" in str(one.message)]
+    assert len(messages) == 1
+    assert messages[0].startswith("stage 'layer2' runs")
+    assert "use_reentrant=False" in messages[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "None of the inputs")  # torch's own, of such checkpoints
+        model.eval()(EXAMPLE)
+        with torch.no_grad():
+            model.train()(EXAMPLE.repeat(2, 1, 1, 1))
+
+
+def test_weights_loaded_between_the_first_passes_are_no_optimizer() -> None:
+    model = supervise(UNet(), example=EXAMPLE).train()
+    loss, labels = HierarchicalLoss(model.plan), torch.zeros(2, 64, 96, dtype=torch.int64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(torch.rand(2, 3, 64, 96))
+        model.net.load_state_dict(UNet().state_dict())
+        for _ in range(3):
+            loss(model(torch.rand(2, 3, 64, 96)), labels).backward()
+            optimizer.step()
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -42,6 +42,17 @@ def test_better_is_higher_and_dearer_is_further_right():
     assert fuse.x - 54 == pytest.approx(2 * (plain.x - 54))  # the axis begins at 0
 
 
+def test_ticks_of_a_narrow_range_can_be_told_apart():
+    """Networks of half a GMAC whose scores lie within a point and a half."""
+    figure = cost_figure([CostPoint("Plain", 0.3, {"val": 0.448}), CostPoint("Fuse", 0.6, {"val": 0.463})])
+    assert figure is not None
+    texts = [shape for shape in figure.canvas._shapes if type(shape).__name__ == "_Text"]
+    levels = [shape.text for shape in texts if shape.anchor == "end"]
+    assert levels == ["44.5", "45.0", "45.5", "46.0", "46.5"]
+    costs = [float(shape.text) for shape in texts if shape.anchor == "middle" and shape.text[0].isdigit()]
+    assert costs == pytest.approx([0.1 * n for n in range(7)])
+
+
 def test_labels_of_many_networks_at_one_cost_overlap_neither_each_other_nor_the_next_panel():
     names = ["HRNetv2-w18, no supervision", "HRNetv2-w18, deep supervision", "HRNetv2-w18, HS3"]
     points = [CostPoint(name, 0.8, {"val": 0.59 + i / 1e4, "test": 0.44}) for i, name in enumerate(names)]

@@ -7,7 +7,7 @@ import pytest
 from parsed_page import check_page
 
 from hs3seg.pipeline.scores import compare_evaluations
-from hs3seg.report.comparison_figures import interval_figure
+from hs3seg.report.comparison_figures import class_figure, interval_figure
 from hs3seg.report.comparison_words import SplitComparison, caveats
 from hs3seg.report.study_page import Picture, StudyPage, publish_study, write_study
 
@@ -121,3 +121,18 @@ def test_a_long_title_is_cut_and_the_number_of_seeds_is_not() -> None:
     (label,) = [shape.text for shape in drawn.canvas._shapes if "(3)" in str(getattr(shape, "text", ""))]
     assert label.startswith("deep supervision of very")
     assert label.endswith("\u2026 (3)")
+
+
+@pytest.mark.parametrize("swing", [(0.4, 0.0), (-0.4, 0.0), (-0.4, 0.4), (0.0, 0.0)])
+def test_what_goes_on_beyond_the_axis_ends_in_an_arrow_on_its_side(swing: tuple[float, float]) -> None:
+    found = compared("")
+    per_class = {"deep-late": {f"class {n}": [0.01, -0.01] for n in range(60)} | {"rare": list(swing)}}
+    drawn = class_figure(replace(found, per_class=per_class, reference_iou=dict.fromkeys(per_class["deep-late"], 0.5)))
+    assert drawn is not None
+    zero = next(shape.points[0][0] for shape in drawn.canvas._shapes if getattr(shape, "colour", "") == "faint")
+    tips = [
+        shape.points[1][0]
+        for shape in drawn.canvas._shapes
+        if len(getattr(shape, "points", ())) == 3 and shape.colour == "ink"
+    ]
+    assert [tip > zero for tip in tips] == [side > 0 for side in sorted(swing) if side]

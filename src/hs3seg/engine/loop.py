@@ -96,6 +96,9 @@ def train(job: Job, runtime: Runtime, reporter: Reporter) -> None:
     _Training(job, runtime, reporter).run()
 
 
+_STOP_SECONDS = 3.0  # that a signal may wait until the processes ask each other
+
+
 class _Training:
     def __init__(self, job: Job, runtime: Runtime, reporter: Reporter) -> None:
         self.job, self.runtime, self.reporter = job, runtime, reporter
@@ -110,6 +113,7 @@ class _Training:
         self.seconds = 0.0  # of training alone, without evaluations on the way
         self.commits = [job.commit] if job.commit else []
         self.counted = self.saved = time.monotonic()
+        self.looked, self.next_look = (0, time.monotonic()), 1  # when processes asked whether to stop, and shall again
         self.logged = (0, 0.0)  # step and seconds of the last line of the log
         self.per_epoch = job.loader.batches_per_epoch
         self.total = job.settings.epochs * self.per_epoch
@@ -256,10 +260,17 @@ class _Training:
     def _stop_wanted(self, stop: StopRequest) -> bool:
         if self.runtime.world_size == 1:
             return stop.wanted
-        if self.step % self.settings.log_steps:
+        if self.step < self.next_look:
             return False
-        flag = torch.tensor(float(stop.wanted), device=self.runtime.device)
-        return bool(self.runtime.sum(flag) > 0)
+        # Every process has to stop at the same step, so they ask each other, and agree by what they all got on when
+        # they ask again: whoever sends the signal kills after half a minute, or ten seconds.
+        now = time.monotonic()
+        asked = torch.tensor([float(stop.wanted), now - self.looked[1]], device=self.runtime.device)
+        wanted, seconds = self.runtime.sum(asked).tolist()
+        step_seconds = seconds / self.runtime.world_size / max(self.step - self.looked[0], 1)
+        steps = min(self.settings.log_steps, int(_STOP_SECONDS / max(step_seconds, 1e-9)))
+        self.looked, self.next_look = (self.step, now), self.step + max(steps, 1)
+        return bool(wanted > 0)
 
     def _log_step(self, log: RunLog, total: Tensor, terms: Mapping[str, Tensor]) -> None:
         step, seconds = self.logged
@@ -328,6 +339,7 @@ class _Training:
             self.loss.restore(loss)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.commits = list(dict.fromkeys([*state.get("commits", []), *self.commits]))
+        self.looked = (self.step, time.monotonic())
         self.logged = (self.step, self.seconds)
         self.reporter.say(f"{self.job.label}: goes on at step {self.step} of {self.total}")
 

@@ -11,6 +11,7 @@ import torch
 
 from hs3seg.data import EvaluationLoader, EvaluationTransform
 from hs3seg.engine import Runtime, evaluate, finished, train
+from hs3seg.engine.interrupt import StopRequest
 from hs3seg.engine.loop import _Training
 from hs3seg.engine.weights import load_state, read_weights
 from hs3seg.errors import CheckpointError, TrainingError
@@ -165,6 +166,34 @@ def test_the_last_part_of_a_batch_joins_the_processes(
     training.prepared.train()
     training._step(next(iter(job.loader.epoch(0))))
     assert joined == [False] * (min(batch, accumulate) - 1) + [True]
+
+
+@pytest.mark.parametrize(("step_seconds", "between"), [(0.001, 50), (0.1, 30), (0.9, 3), (20.0, 1)])
+def test_processes_ask_each_other_in_time_whether_to_stop(
+    tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, step_seconds: float, between: int
+) -> None:
+    training = _Training(make_job(tmp_path, log_steps=50), runtime, SILENT)
+    training.step, asked, clock = 400, [], 1000.0
+    training.looked = (400, clock)
+    monkeypatch.setattr(Runtime, "world_size", property(lambda _: 2))
+    # The other process takes twice as long: the mean counts, and the other one is told to stop at step 700.
+    other = (lambda: float(training.step >= 700), lambda mine: 2 * mine)
+
+    def reduced(tensor: torch.Tensor) -> torch.Tensor:
+        asked.append(training.step)
+        return tensor + torch.tensor([other[0](), other[1](float(tensor[1]))])
+
+    monkeypatch.setattr(runtime, "sum", reduced)
+    monkeypatch.setattr("hs3seg.engine.loop.time.monotonic", lambda: clock)
+    stops = []
+    for _ in range(400):
+        training.step += 1
+        clock += step_seconds / 1.5
+        if training._stop_wanted(StopRequest()):
+            stops.append(training.step)
+    assert asked[0] == 401
+    assert all(b - a in (between, between - 1) for a, b in pairwise(asked))
+    assert stops == [step for step in asked if step >= 700]
 
 
 def test_an_epoch_that_is_over_when_a_stop_comes_is_evaluated(tmp_path: Path, runtime: Runtime) -> None:

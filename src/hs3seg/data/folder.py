@@ -1,6 +1,9 @@
 """Any folder of images and masks."""
 
+import time
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +23,11 @@ from hs3seg.data.patterns import (
 )
 from hs3seg.data.sample import Sample
 from hs3seg.data.splits import fraction_split
-from hs3seg.errors import DataError
+from hs3seg.errors import DataError, Hs3Warning
 from hs3seg.taxonomy import Colour, Taxonomy
 
 _MAX_INFERRED = 200
+_LONG = 10.0  # seconds of reading after which taxonomy.toml is recommended
 _LOOKED_AT = 64  # masks, evenly over a split; the first with another id than 0 and 255 ends it
 _DEFAULT_SPLITS = ("train", "val")
 
@@ -240,6 +244,8 @@ def taxonomy_of_folder(root: Path | str, file: str = "", masks: str = "masks", m
 def infer_taxonomy(root: Path | str, masks: str = "masks", mask_pattern: str = "") -> Taxonomy:
     """Classes read off the mask files: the ids that occur (0..highest), or the colours, most frequent first.
 
+    A process reads them once, unless files come, go or change.
+
     Black is a class like the others, unless it is on less than 10 % of the pixels of more than three colours: then it
     is taken for unlabelled, as `hs3 data init` does it.
 
@@ -259,10 +265,28 @@ def infer_taxonomy(root: Path | str, masks: str = "masks", mask_pattern: str = "
     files = files or [mask for path in sorted(root.glob("*.txt")) for _, mask in read_list(root, path)]
     if not files:
         raise DataError(f"no mask files below a folder '{masks}' in '{root}'; name the folder in data.masks")
+    states = tuple((str(file), *_state(file)) for file in files)
+    # A file that was written just now may be written again within one tick of the file system's clock.
+    is_fresh = max(time_ns for _, _, time_ns in states) > time.time_ns() - 2 * 10**9
+    return (_read_taxonomy.__wrapped__ if is_fresh else _read_taxonomy)(root, states)
+
+
+def _state(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:  # reading it says what is wrong
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _read_taxonomy(root: Path, files: tuple[tuple[str, int, int], ...]) -> Taxonomy:
+    """Classes of mask files, each with its size and time; see `infer_taxonomy`."""
     ids: set[int] = set()
     colours: dict[int, int] = {}
-    for file in files:
-        raw = raw_mask(file)
+    start = time.monotonic()
+    for file, _, _ in files:
+        raw = raw_mask(Path(file))
         if raw.ndim == 2:
             ids |= set(np.unique(raw).tolist())
         else:
@@ -278,6 +302,13 @@ def infer_taxonomy(root: Path | str, masks: str = "masks", mask_pattern: str = "
                 f"{file}: more than {_MAX_INFERRED} colours, so these are no clean masks (JPEG, or smoothed"
                 " edges?); save masks as PNG, or list the classes in taxonomy.toml"
             )
+    if (seconds := time.monotonic() - start) > _LONG:
+        warnings.warn(
+            f"reading all {len(files)} masks in '{root}' to find their classes took {seconds:.0f} s, and every process"
+            " does it; `hs3 data init` writes them into taxonomy.toml",
+            Hs3Warning,
+            stacklevel=2,
+        )
     if ids:
         highest = max((i for i in ids if i != 255), default=0)
         if highest == 0 or highest >= _MAX_INFERRED:

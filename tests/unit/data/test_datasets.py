@@ -1,5 +1,7 @@
 """The contract of every data set, and what is special to each."""
 
+import os
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from hs3seg.data import (
     infer_taxonomy,
 )
 from hs3seg.data.doctor import examine
-from hs3seg.errors import DataError
+from hs3seg.data.images import raw_mask
+from hs3seg.errors import DataError, Hs3Warning
 from hs3seg.taxonomy import Taxonomy
 from tests.conftest import shared
 from tests.unit.data.test_nyuv2 import write_nyuv2
@@ -233,6 +236,26 @@ def test_inferred_taxonomies(tmp_path: Path) -> None:
         infer_taxonomy(tmp_path)
     with pytest.raises(DataError, match="no mask files"):
         infer_taxonomy(tmp_path, "labels")
+
+
+def test_masks_are_read_once_for_their_classes_and_again_where_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pairs(tmp_path / "images", tmp_path / "masks", ["x", "y"])
+    read: list[str] = []
+    monkeypatch.setattr("hs3seg.data.folder.raw_mask", lambda file: (read.append(file.stem), raw_mask(file))[1])
+    masks, old = tmp_path / "masks", time.time() - 3600
+    for age, expected in ((0, 2), (0, 4), (60, 6), (60, 6), (30, 8), (30, 8)):  # what was written just now is not kept
+        for file in masks.iterdir():
+            os.utime(file, (old, old + age if age else time.time()))
+        assert infer_taxonomy(tmp_path).num_classes == 3
+        assert len(read) == expected
+    (masks / "y.png").unlink()
+    infer_taxonomy(tmp_path)
+    assert read[8:] == ["x"]
+    monkeypatch.setattr("hs3seg.data.folder._LONG", -1.0)
+    with pytest.warns(Hs3Warning, match="reading all 1 masks .* took 0 s, .* `hs3 data init` writes them"):
+        infer_taxonomy(tmp_path / ".." / tmp_path.name)
 
 
 def test_black_is_a_class_unless_it_is_rare_beside_others(tmp_path: Path) -> None:

@@ -119,6 +119,10 @@ class Runtime:
         """Sum over all processes."""
         return self.accelerator.reduce(tensor, reduction="sum") if self.world_size > 1 else tensor
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process; every process has to ask, and waits for the others."""
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
+
     def gather(self, items: Iterable[Any]) -> list[Any]:
         """All processes' plain objects, in the order of the processes."""
         items = list(items)

@@ -102,14 +102,16 @@ def train_step(
     if settings.epochs != config.train.epochs:
         identity["epochs"] = settings.epochs
     label = f"train {arm}" if arm != "phase_one" else "phase one"
-    if finished(folder, identity):  # before all masks are read, and in a folder that may not be written to
+    # Before all masks are read, and in a folder that may not be written to. Processes look one after the other, and
+    # somebody else's training may end in between: what one of them has seen holds for all.
+    if runtime.any(finished(folder, identity)):
         reporter.say(f"{label}: already done")
         return
     with ExitStack() as lock:
         if runtime.is_main:
             lock.enter_context(alone_in(folder, lambda: reporter.say(f"{label}: another process trains it; waiting")))
         runtime.barrier()
-        if finished(folder, identity):
+        if runtime.any(finished(folder, identity)):
             reporter.say(f"{label}: already done")
             return
         _train(session, plan, folder, dataset, settings, identity, label)

@@ -52,8 +52,9 @@ def split_section(found: SplitComparison, suffix: str = "") -> Section:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table of plain text."""
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
+    """Lines of a table; a bar in a cell, as in a class's name, does not end it."""
+    lines = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in (head, *rows)]
+    return [f"| {lines[0]} |", "|" + "---|" * len(head), *(f"| {line} |" for line in lines[1:])]
 
 
 def markdown_figure(figure: Figure, words: str) -> list[str]:

@@ -13,6 +13,7 @@ from hs3seg.report.markup import (
     details,
     duration,
     escape,
+    escape_line,
     in_sentence,
     number,
     table,
@@ -143,12 +144,6 @@ def reproduce(run: Run) -> str:
             lines += ["", f"# score {in_sentence(name)} again", f"hs3 evaluate RUN/arms/{name} --split {split}"]
     lines += ["", "# this page", "hs3 report RUN"]
     return f"<pre>{chr(10).join(escape_line(line) for line in lines)}</pre>"
-
-
-def escape_line(line: str) -> str:
-    """Escaped text that keeps the spaces at its beginning."""
-    kept = line[: len(line) - len(line.lstrip(" "))]
-    return kept + escape(line)
 
 
 def _more(value: float | None, plain: float, text: str) -> str:

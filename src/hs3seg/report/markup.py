@@ -43,13 +43,21 @@ def in_sentence(name: str) -> str:
 
 def clean(text: object) -> str:
     """Plain one-line text: control characters and lone surrogates, which no page may hold, become U+FFFD."""
-    joined = " ".join(str(text).split())
-    return "".join(c if c.isprintable() else "\ufffd" for c in joined)
+    return _printable(" ".join(str(text).split()))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def escape(text: object) -> str:
     """Text for HTML, SVG or an attribute in double quotes."""
     return html.escape(clean(text), quote=True)
+
+
+def escape_line(line: str) -> str:
+    """A line for `<pre>`, with all its spaces: as it is copied, so it has to work."""
+    return html.escape(_printable(line.expandtabs(4)), quote=True)
 
 
 def tag(name: str, content: str = "", **attributes: object) -> str:

@@ -159,6 +159,14 @@ def test_report_json_holds_the_numbers_and_the_pictures_exist(street: Path) -> N
             assert min(picture.size) > 40
 
 
+def test_the_config_is_shown_as_it_can_be_used_again(tmp_path: Path) -> None:
+    run = fabricate(tmp_path / "run")
+    text = (run / "config.toml").read_text() + '\n[more]\nname = "two  spaces & <more>"  # why\n\tlast = 1\x07\n'
+    (run / "config.toml").write_text(text)
+    page = build_report(run).read_text()
+    assert "name = &quot;two  spaces &amp; &lt;more&gt;&quot;  # why\n    last = 1\ufffd</pre>" in page
+
+
 def test_names_from_files_are_escaped(tmp_path: Path) -> None:
     evil = (
         "<script>alert(1)</script>",

@@ -8,6 +8,7 @@ from parsed_page import check_page
 
 from hs3seg.pipeline.scores import compare_evaluations
 from hs3seg.report.comparison_figures import class_figure, interval_figure
+from hs3seg.report.comparison_section import markdown_table
 from hs3seg.report.comparison_words import SplitComparison, caveats
 from hs3seg.report.study_page import Picture, StudyPage, publish_study, write_study
 
@@ -112,6 +113,10 @@ def test_classes_that_are_not_there_have_no_difference() -> None:
     assert all(value != value for value in found.per_class["deep-late"]["bus"])
     assert found.reference_iou == pytest.approx({"car": 0.6, "bus": 0.42})
     assert compare_evaluations({"none": {0: {"miou": None, "iou": {}}}}, "val") is None
+
+
+def test_a_bar_in_a_name_does_not_end_a_markdown_cell() -> None:
+    assert markdown_table(["a|b", "c"], [["d", "e|f|g"]]) == ["| a\\|b | c |", "|---|---|", "| d | e\\|f\\|g |"]
 
 
 def test_a_long_title_is_cut_and_the_number_of_seeds_is_not() -> None:

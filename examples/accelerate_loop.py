@@ -17,7 +17,7 @@ def train(accelerator, net, plan, data, steps, example):
     model = hs3seg.supervise(net, plan=plan, example=example)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(data, 8, shuffle=True))
-    criterion = hs3seg.HierarchicalLoss(plan).to(accelerator.device)
+    criterion = hs3seg.HierarchicalLoss(model)
     losses = []
     for images, labels in islice(chain.from_iterable(repeat(loader)), steps):
         loss = criterion(model.train()(images), labels)
@@ -36,13 +36,13 @@ def main(folder, source="digits", steps=400, **data_options):
     net = lraspp_mobilenet_v3_large(**make)
     plan = hs3seg.deep_supervision(names, hs3seg.find_stages(net, example))
     model, losses = train(accelerator, net, plan, parts.reduced, steps, example)  # phase one: all classes
-    recorder = hs3seg.ConfusionRecorder(plan)  # sums over the processes
+    recorder = hs3seg.ConfusionRecorder(model)  # sums over the processes
     model = accelerator.unwrap_model(model).eval()
     mine = range(accelerator.process_index, len(parts.analysis), accelerator.num_processes)  # each image once
     with torch.no_grad():
         for images, labels in DataLoader(Subset(parts.analysis, mine), 8):
             recorder.update(model(images.to(accelerator.device)), labels.to(accelerator.device))
-    plan = recorder.make_plan()
+    plan = recorder.make_plan()  # on every process
     if accelerator.is_main_process:
         plan.save(f"{folder}/plan.toml")  # look at it, edit it
     model, more = train(accelerator, lraspp_mobilenet_v3_large(**make), plan, parts.train, steps, example)  # phase two

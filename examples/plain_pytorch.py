@@ -19,7 +19,7 @@ def make_net(num_classes, widths=(3, 16, 32, 64, 96)):
 
 def train(model, data, steps):
     """Your loop: the loss alone is new."""
-    criterion = hs3seg.HierarchicalLoss(model.plan)
+    criterion = hs3seg.HierarchicalLoss(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for images, labels in islice(chain.from_iterable(repeat(DataLoader(data, 8, shuffle=True))), steps):
@@ -39,7 +39,7 @@ def main(folder, source="digits", steps=400, **data_options):
     plan = hs3seg.deep_supervision(names, hs3seg.find_stages(net, example))
     model = hs3seg.supervise(net, plan=plan, example=example)  # phase one: every stage learns all classes
     losses = train(model, parts.reduced, steps)
-    recorder = hs3seg.ConfusionRecorder(plan)
+    recorder = hs3seg.ConfusionRecorder(model)
     with torch.no_grad():
         for images, labels in DataLoader(parts.analysis, 8):
             recorder.update(model.eval()(images), labels)

@@ -49,10 +49,13 @@ class SupervisedMixin:
     def __init__(self, net: nn.Module, criterion: nn.Module | None = None, **options: Any) -> None:
         super().__init__()
         self.model = supervise(net, **options)
-        make = HierarchicalLoss if self.model.plan.online is None else OnlineLoss
-        self.criterion = criterion or make(
-            self.model.plan, auxiliary=self.model.auxiliary, align_corners=self.model.align_corners
-        )
+        online = self.model.plan.online
+        if criterion is None and online is not None and online.source == "held_out":
+            raise PlanError(
+                "online.source = 'held_out' measures images that this module does not have; set it to 'training', or"
+                " override on_train_epoch_start, which gives the loss's start_epoch `measure`, and give `criterion`"
+            )
+        self.criterion = criterion or (HierarchicalLoss if online is None else OnlineLoss)(self.model)
 
     def forward(self, images: Tensor) -> Tensor:
         """Final logits (N, K, h, w)."""
@@ -113,6 +116,7 @@ class ConfusionCallback(Callback):
         path: Where the matrices are written after each validation, for `hs3 plan --confusion PATH`; None = nowhere.
         labels: The labels (N, H, W) of a batch; default its second item.
         ignore_index: Label that does not count; default that of the module's `criterion`, or 255 where it has none.
+        dataloader_idx: Which validation loader is counted, where there are several.
 
     Attributes:
         recorder: The counts; None before the first validation.
@@ -124,8 +128,10 @@ class ConfusionCallback(Callback):
         labels: Callable[[Any], Tensor] | None = None,
         *,
         ignore_index: int | None = None,
+        dataloader_idx: int | None = None,
     ) -> None:
         self.path, self._labels, self._ignore_index = path, labels or _second, ignore_index
+        self.dataloader_idx = dataloader_idx
         self.recorder: ConfusionRecorder | None = None
         self._outputs: dict[str, Tensor] | None = None
         self._handle: RemovableHandle | None = None
@@ -134,6 +140,12 @@ class ConfusionCallback(Callback):
         """Starts to count; not in the sanity check before training."""
         if trainer.sanity_checking:
             return
+        loaders = trainer.val_dataloaders
+        if self.dataloader_idx is None and isinstance(loaders, (list, tuple)) and len(loaders) > 1:
+            raise NetworkError(
+                f"there are {len(loaders)} validation loaders, and the groups may come from images of one of them only,"
+                " those held out of the training split; give ConfusionCallback its dataloader_idx"
+            )
         found = [module for module in pl_module.modules() if isinstance(module, Supervised)]
         if len(found) != 1:
             raise NetworkError(
@@ -141,9 +153,7 @@ class ConfusionCallback(Callback):
                 " make it with hs3seg.supervise(net, example=images) and keep it as an attribute"
             )
         criterion = getattr(pl_module, "criterion", None)
-        self.recorder = ConfusionRecorder(
-            found[0].plan, ignore_index_of(criterion, self._ignore_index), found[0].align_corners
-        )
+        self.recorder = ConfusionRecorder(found[0], ignore_index_of(criterion, self._ignore_index))
         self._handle = found[0].register_forward_hook(self._catch)
 
     def on_validation_batch_end(
@@ -153,7 +163,7 @@ class ConfusionCallback(Callback):
         outputs: Any,  # noqa: ARG002 - Lightning's own name
         batch: Any,
         batch_idx: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        dataloader_idx: int = 0,
     ) -> None:
         """Counts one batch."""
         if trainer.sanity_checking or self.recorder is None:
@@ -163,7 +173,8 @@ class ConfusionCallback(Callback):
                 f"the validation_step of {type(pl_module).__name__} did not call the supervised network;"
                 " call it as self.model(images)"
             )
-        self.recorder.update(self._outputs, self._labels(batch))
+        if self.dataloader_idx in (None, dataloader_idx):
+            self.recorder.update(self._outputs, self._labels(batch))
         self._outputs = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002

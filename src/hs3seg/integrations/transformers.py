@@ -34,7 +34,7 @@ class SupervisedTrainerMixin:
     images_key = "pixel_values"
     labels_key = "labels"
     criterion: nn.Module | None = None
-    """Set it for another loss than `HierarchicalLoss(model.plan)`, e.g. with class weights."""
+    """Set it for another loss than `HierarchicalLoss(model)`, e.g. with class weights."""
 
     # The mean over the batch's pixels: the Trainer divides by the accumulated steps itself.
     loss_is_scaled_for_ga = False
@@ -78,9 +78,7 @@ class SupervisedTrainerMixin:
                     "the plan has an [online] table, which this Trainer cannot follow; train with `hs3 train`,"
                     " Lightning or a loop of your own and OnlineLoss, or give a plan with fixed groups"
                 )
-            self.criterion = HierarchicalLoss(
-                supervised.plan, auxiliary=supervised.auxiliary, align_corners=supervised.align_corners
-            )
+            self.criterion = HierarchicalLoss(supervised)
         labels = inputs[self.labels_key]
         self.criterion.to(labels.device).train(model.training)
         outputs = model(inputs[self.images_key])
@@ -96,9 +94,7 @@ class SupervisedTrainerMixin:
             ignore_index: Label that does not count; default that of `criterion`, or 255 where it has none.
         """
         trainer, supervised = cast("Any", self), self.supervised
-        recorder = ConfusionRecorder(
-            supervised.plan, ignore_index_of(self.criterion, ignore_index), supervised.align_corners
-        )
+        recorder = ConfusionRecorder(supervised, ignore_index_of(self.criterion, ignore_index))
         mode = supervised.training
         supervised.eval()
         with trainer.compute_loss_context_manager():
@@ -124,6 +120,6 @@ def _check(arguments: Any) -> None:
         )
     if getattr(arguments, "label_smoothing_factor", 0):
         raise NetworkError(
-            "label_smoothing_factor is for the Trainer's own loss; set `criterion` to HierarchicalLoss(model.plan,"
+            "label_smoothing_factor is for the Trainer's own loss; set `criterion` to HierarchicalLoss(model,"
             " criteria=...) with hs3seg.nn.CrossEntropy(label_smoothing=...) for each stage and 'final'"
         )

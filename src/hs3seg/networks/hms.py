@@ -69,7 +69,7 @@ class MultiScale(nn.Module):
         if old.in_channels != mid:
             new = ScaleAttention(mid, old.out_channels)
             set_bn_momentum(new, self.scale_attn.bn0.momentum or 0.1)
-            self.scale_attn = new.to(old.weight.device)
+            self.scale_attn = new.to(old.weight.device, old.weight.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         """Joint logits (N, K, H, W) of the training's two scales."""

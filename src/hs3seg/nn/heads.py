@@ -3,6 +3,8 @@
 Shapes: N images, C features, K classes, k groups, H x W the stage's size.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,17 +51,24 @@ class ClassHead(StageHead):
 
 
 class ProbedHead(StageHead):
-    """A head of all classes that can tell what its features tell apart, without teaching them: `twice`."""
+    """A head of all classes that can tell what its features tell apart, without teaching them."""
 
-    def twice(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The same logits (N, K, H, W) twice: the first teach the features, the second the last layer alone."""
+    def forward(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits (N, K, H, W); in training twice: the first teach the features, the second the last layer alone."""
         hidden = features
         for layer in list(self)[:-1]:
             hidden = layer(hidden)
         last = self[-1]
         assert isinstance(last, nn.Conv2d)
+        if not self.training:
+            return cast("Tensor", last(hidden))
         assert last.bias is not None
         return F.conv2d(hidden, last.weight.detach(), last.bias.detach()), last(hidden.detach())
+
+
+def probe_name(stage: str) -> str:
+    """Name of the output that teaches the last layer of a stage's head, see `ProbedHead`."""
+    return f"{stage}/probe"
 
 
 def group_logits(logits: Tensor, groups: Tensor, num_groups: int) -> Tensor:

@@ -16,6 +16,7 @@ from hs3seg.analysis import SupervisionPlan
 from hs3seg.errors import ConfigError, PlanError, nearest
 from hs3seg.nn.counting import check_outputs, check_range, check_shapes, whole_labels
 from hs3seg.nn.fused_cross_entropy import enlarged_cross_entropy, hardest_cross_entropy
+from hs3seg.nn.heads import probe_name
 from hs3seg.nn.image_weighted import ImageWeightedCrossEntropy
 from hs3seg.nn.inverseform import InverseFormLoss
 from hs3seg.nn.resize import resize
@@ -24,6 +25,8 @@ from hs3seg.taxonomy import Grouping
 
 PlanLike = SupervisionPlan | Path | str
 """A plan, or the path of a plan.toml."""
+PlanSource = PlanLike | nn.Module
+"""A supervised model, whose own plan, auxiliary outputs and way of enlarging are taken; or a plan."""
 Measure = Callable[[], Mapping[str, NDArray[Any]]]
 """Gives stage -> (K, K) pixel counts, and `final`."""
 LossKind = Literal["cross_entropy", "ohem", "image_weighted", "rmi"]
@@ -136,35 +139,45 @@ class HierarchicalLoss(nn.Module):
     """The loss of Eq. 1: sum over stages of gamma_i L_i on the stage's groups, plus the loss of the final output.
 
     Args:
-        plan: Groups and gamma of each stage, or the path of a plan.toml.
+        plan: The supervised model, also inside DistributedDataParallel or compiled: groups and gamma of each stage,
+            its auxiliary outputs and its way of enlarging. Or a plan, or the path of a plan.toml.
         ignore_index: Label that does not count; it stays as it is in every grouping.
         criteria: Stage, `final` or auxiliary output -> module of (logits, labels); default plain cross-entropy, for
             auxiliary outputs that of `final`. The losses of `hs3seg.nn` enlarge the logits by themselves; any other
             module, such as torch's, gets them at the labels' size, (N, k, H, W).
-        auxiliary: Weights of the network's own auxiliary outputs, which have all classes, e.g. `Supervised.auxiliary`;
-            one with a criterion that is not of `hs3seg.nn` may have anything.
+        auxiliary: Weights of the network's own auxiliary outputs, which have all classes; one with a criterion that is
+            not of `hs3seg.nn` may have anything. Default the model's; {} leaves them without a loss.
         extra: Name -> (module of (logits, labels), weight): further terms on the final output, such as InverseForm's;
             logits as for criteria.
-        align_corners: How logits are enlarged, as in `F.interpolate`: `model.align_corners` of the supervised network.
-            Only HRNet-OCR's own has true.
+        align_corners: How logits are enlarged, as in `F.interpolate`; default the model's, of a plan False. Only
+            HRNet-OCR's own has true.
 
     Raises:
-        PlanError: a criterion for no stage, or with another ignore label or way of enlarging; an ignore label that is
-            a class; no such plan.
+        PlanError: a criterion for no stage, or, as an extra term, with another ignore label or way of enlarging; an
+            ignore label that is a class; no such plan; a plan of single-phase HS3, which wants `OnlineLoss`.
     """
+
+    _follows_groups = False
 
     def __init__(
         self,
-        plan: PlanLike,
+        plan: PlanSource,
         ignore_index: int = 255,
         criteria: Mapping[str, nn.Module] | None = None,
         auxiliary: Mapping[str, float] | None = None,
         extra: Mapping[str, tuple[nn.Module, float]] | None = None,
-        align_corners: bool = False,
+        align_corners: bool | None = None,
     ) -> None:
         super().__init__()
-        plan = as_plan(plan)
+        plan, own, corners = plan_and_traits(plan)
+        auxiliary = own if auxiliary is None else auxiliary
+        align_corners = corners if align_corners is None else align_corners
         check_ignore_index(plan, ignore_index)
+        if plan.online is not None and not self._follows_groups:
+            raise PlanError(
+                "a plan of single-phase HS3 needs OnlineLoss(model): HierarchicalLoss would leave the last layer of"
+                " every stage's head untrained"
+            )
         self.plan = plan
         self._looks = 0
         self.extra = nn.ModuleDict({name: module for name, (module, _) in (extra or {}).items()})
@@ -172,6 +185,7 @@ class HierarchicalLoss(nn.Module):
         self.ignore_index, self.align_corners = ignore_index, align_corners
         # Where tables of labels have the ignore label: at its own place, or behind the classes if that is too far.
         self._ignored = ignore_index if 0 <= ignore_index < _TABLE else plan.num_classes
+        self._knows_auxiliary = auxiliary is not None
         self.auxiliary = dict(auxiliary or {})
         criteria = dict(criteria or {})
         names = [*plan.stage_names, "final", *self.auxiliary]
@@ -184,26 +198,33 @@ class HierarchicalLoss(nn.Module):
                 f"a criterion for '{unknown[0]}', which is not a stage of the plan; {nearest(unknown[0], names)}"
             )
         for name, criterion in criteria.items():
-            if getattr(criterion, "ignore_index", ignore_index) != ignore_index:
-                raise PlanError(
-                    f"the criterion for '{name}' ignores label {criterion.ignore_index}, the loss {ignore_index}; make"
-                    f" both with ignore_index={ignore_index}"
-                )
-            if getattr(criterion, "align_corners", align_corners) != align_corners:
-                raise PlanError(
-                    f"the criterion for '{name}' enlarges logits with align_corners={criterion.align_corners}, the loss"
-                    f" with {align_corners}; make both as the network: align_corners=model.align_corners"
-                )
+            self._check_criterion(f"the criterion for '{name}'", criterion)
+        for name, term in self.extra.items():
+            self._check_criterion(f"the extra term '{name}'", term)
         plain = partial(CrossEntropy, ignore_index=ignore_index, align_corners=align_corners)
         self.criteria = nn.ModuleList(criteria.get(name) or plain() for name in names)
+        self.register_buffer("_place", torch.empty(0), persistent=False)
         self._use(plan)
+
+    def _check_criterion(self, name: str, criterion: nn.Module) -> None:
+        ignored = getattr(criterion, "ignore_index", self.ignore_index)
+        if ignored != self.ignore_index:
+            raise PlanError(
+                f"{name} ignores label {ignored}, the loss {self.ignore_index}; make both with"
+                f" ignore_index={self.ignore_index}"
+            )
+        corners = getattr(criterion, "align_corners", self.align_corners)
+        if corners != self.align_corners:
+            raise PlanError(
+                f"{name} enlarges logits with align_corners={corners}, the loss with {self.align_corners}; make both as"
+                " the network: align_corners=model.align_corners"
+            )
 
     def _use(self, plan: SupervisionPlan) -> None:
         """Takes the stages' groups from a plan."""
         self._groupings = tuple(stage.grouping for stage in plan.stages)
         for number, grouping in enumerate(self._groupings):
-            before = getattr(self, f"_table{number}", None)
-            device = before.device if before is not None else None
+            device = self.get_buffer("_place").device
             assignment = torch.tensor(grouping.assignment, dtype=torch.int64, device=device)
             # Entries that are no label's lie below every group: kernels on a device stop at them.
             table = assignment.new_full((max(len(assignment), self._ignored) + 1,), -1)
@@ -260,8 +281,9 @@ class HierarchicalLoss(nn.Module):
         check_outputs(outputs, "the loss")
         labels = whole_labels(labels)
         self._check(outputs, labels)
-        if self._groupings:
-            self._table(0, labels.device)  # moves all of it
+        # A loss without parameters is seldom moved by hand: it follows the labels.
+        if self.get_buffer("_place").device != labels.device:
+            self.to(labels.device)
         outputs = self._taken(outputs, labels)
         found = {}
         stages = self.plan.stage_names
@@ -279,6 +301,13 @@ class HierarchicalLoss(nn.Module):
 
     def _check(self, outputs: Mapping[str, Tensor], labels: Tensor) -> None:
         """Raises what `terms` does."""
+        known = {"final", *self.plan.stage_names, *map(probe_name, self.plan.stage_names)}
+        if not self._knows_auxiliary and (unknown := [name for name in outputs if name not in known]):
+            raise PlanError(
+                f"the network gives '{unknown[0]}', which would have no loss; make the loss of the model,"
+                f" {type(self).__name__}(model), or say which outputs it is to learn with which weight:"
+                " auxiliary=model.auxiliary, {} for none"
+            )
         wanted = {**self.plan.num_groups, **dict.fromkeys(["final", *self.auxiliary], self.plan.num_classes)}
         for name, groups in wanted.items():
             if name not in outputs:
@@ -294,8 +323,7 @@ class HierarchicalLoss(nn.Module):
                 kind = "groups" if name in self.plan.num_groups else "classes"
                 raise PlanError(
                     f"output '{name}' has {outputs[name].shape[1]} channels, the loss's plan {groups} {kind} there;"
-                    " supervise the network with this plan, or make the loss of the model's own: HierarchicalLoss("
-                    "model.plan)"
+                    " supervise the network with this plan, or make the loss of the model: HierarchicalLoss(model)"
                 )
         device = labels.device.type
         if torch.compiler.is_compiling() or device == "meta" or (device != "cpu" and self._looks >= _LOOKS):
@@ -313,18 +341,10 @@ class HierarchicalLoss(nn.Module):
                 total = total + weight * terms[name]
         return total
 
-    def _table(self, number: int, device: torch.device) -> Tensor:
-        """Group of each label. A loss without parameters is seldom moved by hand: it follows the labels."""
-        table: Tensor = getattr(self, f"_table{number}")
-        if table.device != device:
-            self.to(device)
-            table = getattr(self, f"_table{number}")
-        return table
-
     def _remap(self, labels: Tensor, number: int) -> Tensor:
         if self._groupings[number].is_identity:
             return labels
-        table = self._table(number, labels.device)
+        table = self.get_buffer(f"_table{number}")
         if self._ignored != self.ignore_index:
             labels = labels.where(labels != self.ignore_index, self._ignored)
         # A tenth of the time of `where` before and after `table[labels]`.
@@ -364,6 +384,26 @@ def as_plan(plan: PlanLike) -> SupervisionPlan:
             f"the plan is of type {type(given).__name__}; give a SupervisionPlan, or the path of a plan.toml"
         )
     return given
+
+
+def plan_and_traits(source: PlanSource) -> tuple[SupervisionPlan, Mapping[str, float] | None, bool]:
+    """A plan, the weights of its network's auxiliary outputs (None = not known) and how its logits are enlarged.
+
+    Raises:
+        PlanError: neither a plan nor a supervised model.
+    """
+    if not isinstance(source, nn.Module):
+        return as_plan(source), None, False
+    model: Any = source
+    while not isinstance(getattr(model, "plan", None), SupervisionPlan):
+        # DistributedDataParallel and FSDP, torch.compile.
+        name = next((name for name in ("module", "_orig_mod") if isinstance(getattr(model, name, None), nn.Module)), "")
+        if not name:
+            raise PlanError(
+                f"{type(source).__name__} is no supervised model; give what hs3seg.supervise(net) gave, or its plan"
+            )
+        model = getattr(model, name)
+    return model.plan, model.auxiliary, model.align_corners
 
 
 def check_ignore_index(plan: SupervisionPlan, ignore_index: int) -> None:

@@ -186,7 +186,8 @@ def final_logits(output: Any) -> Tensor:
 
 def _semantic_map(classes: Tensor, masks: Tensor) -> Tensor:
     """Classes (N, Q, K + 1), the last is `no object`; masks (N, Q, h, w)."""
-    scores = torch.einsum("nqc,nqhw->nchw", classes.float().softmax(-1)[..., :-1], masks.float().sigmoid())
+    with torch.autocast(classes.device.type, enabled=False):  # which takes the product in 16 bits
+        scores = torch.einsum("nqc,nqhw->nchw", classes.float().softmax(-1)[..., :-1], masks.float().sigmoid())
     return scores.clamp_min(1e-6).log()
 
 

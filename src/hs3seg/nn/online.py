@@ -15,9 +15,15 @@ from torch import Tensor, nn
 from hs3seg.analysis import RunningGroups, SupervisionPlan
 from hs3seg.errors import PlanError
 from hs3seg.files import write_json
-from hs3seg.nn.heads import group_logits
-from hs3seg.nn.losses import HierarchicalLoss, Measure, PlanLike, apply_criterion, as_plan, make_criteria
-from hs3seg.nn.supervised import probe_name
+from hs3seg.nn.heads import group_logits, probe_name
+from hs3seg.nn.losses import (
+    HierarchicalLoss,
+    Measure,
+    PlanSource,
+    apply_criterion,
+    make_criteria,
+    plan_and_traits,
+)
 
 Criteria = Callable[[SupervisionPlan], Mapping[str, nn.Module]]
 
@@ -26,7 +32,7 @@ class OnlineLoss(HierarchicalLoss):
     """Eq. 1 on groups that change; a group's logit is the log-sum-exp of its classes'.
 
     ```python
-    loss = OnlineLoss(model.plan)  # supervise(net, plan=single_phase(names, stages))
+    loss = OnlineLoss(model)  # supervise(net, plan=single_phase(names, stages))
     for epoch in range(epochs):
         loss.start_epoch(epoch, epochs)
         ...  # loss(model(images), labels).backward() as ever
@@ -38,7 +44,8 @@ class OnlineLoss(HierarchicalLoss):
     processes at each step, so that all of them decide alike.
 
     Args:
-        plan: With `online`; all stages have all classes. Or the path of a plan.toml.
+        plan: The supervised model, or its plan: with `online`; all stages have all classes. Or the path of a
+            plan.toml.
         ignore_index: Label that does not count.
         criteria: Makes the stages' losses for a plan's groups, see `make_criteria`; default plain cross-entropy.
         auxiliary: As of `HierarchicalLoss`.
@@ -49,16 +56,20 @@ class OnlineLoss(HierarchicalLoss):
         PlanError: the plan has no [online] table.
     """
 
+    _follows_groups = True
+
     def __init__(
         self,
-        plan: PlanLike,
+        plan: PlanSource,
         ignore_index: int = 255,
         criteria: Criteria | None = None,
         auxiliary: Mapping[str, float] | None = None,
         extra: Mapping[str, tuple[nn.Module, float]] | None = None,
-        align_corners: bool = False,
+        align_corners: bool | None = None,
     ) -> None:
-        plan = as_plan(plan)
+        plan, own, corners = plan_and_traits(plan)
+        auxiliary = own if auxiliary is None else auxiliary
+        align_corners = corners if align_corners is None else align_corners
         if plan.online is None:
             raise PlanError("the plan has no [online] table; use HierarchicalLoss, or a plan of `single_phase`")
         # A partial, not a closure: it can be pickled.
@@ -87,6 +98,8 @@ class OnlineLoss(HierarchicalLoss):
         Raises:
             PlanError: the plan wants a held-out split to be measured, and `measure` is missing.
         """
+        if self.settings.source == "held_out" and measure is None:
+            raise PlanError("online.source = 'held_out' needs `measure` in start_epoch; or set it to 'training'")
         progress = epoch / epochs
         counts = self.get_buffer("counts")
         if not self.running.due(progress):
@@ -94,9 +107,7 @@ class OnlineLoss(HierarchicalLoss):
                 counts.zero_()  # what the network knew at the very start says little
             return None
         names = [*self.plan.stage_names, "final"]
-        if self.settings.source == "held_out":
-            if measure is None:
-                raise PlanError("online.source = 'held_out' needs `measure` in start_epoch; or set it to 'training'")
+        if self.settings.source == "held_out" and measure is not None:
             found = measure()
         else:
             found = dict(zip(names, counts.cpu().numpy(), strict=True))
@@ -127,7 +138,7 @@ class OnlineLoss(HierarchicalLoss):
         for number, stage in enumerate(self.plan.stage_names):
             grouping = self._groupings[number]
             if not grouping.is_identity:
-                table = self._table(number, labels.device)[: self.plan.num_classes]
+                table = self.get_buffer(f"_table{number}")[: self.plan.num_classes]
                 merged[stage] = group_logits(outputs[stage], table, grouping.num_groups)
         return {**outputs, **merged}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from hs3seg.analysis import SupervisionPlan, analyze, save_confusions
 from hs3seg.errors import PlanError
 from hs3seg.nn.counting import ConfusionCounter, check_outputs
-from hs3seg.nn.losses import PlanLike, as_plan, check_ignore_index
+from hs3seg.nn.losses import PlanSource, check_ignore_index, plan_and_traits
 from hs3seg.taxonomy import Grouping
 
 
@@ -21,7 +21,7 @@ class ConfusionRecorder:
     """Counts (Sec. 3.1.1) what each stage of a supervised network confuses, at label resolution.
 
     ```python
-    recorder = hs3seg.ConfusionRecorder(model.plan)
+    recorder = hs3seg.ConfusionRecorder(model)
     model.eval()
     with torch.no_grad():
         for images, labels in held_out:
@@ -29,17 +29,22 @@ class ConfusionRecorder:
     plan = recorder.make_plan()
     ```
 
+    With torch.distributed each process counts its own images; `confusions`, `save` and `make_plan` sum them up, so that
+    every process has to call them, not the first one alone.
+
     Args:
-        plan: Of the network that is measured: deep supervision in phase one. Or the path of a plan.toml.
+        plan: The supervised model that is measured, or its plan: deep supervision in phase one. Or the path of a
+            plan.toml.
         ignore_index: Label that does not count.
-        align_corners: How logits are enlarged: `model.align_corners`.
+        align_corners: How logits are enlarged; default the model's, of a plan False.
 
     Raises:
         PlanError: the ignore label is a class; no such plan.
     """
 
-    def __init__(self, plan: PlanLike, ignore_index: int = 255, align_corners: bool = False) -> None:
-        plan = as_plan(plan)
+    def __init__(self, plan: PlanSource, ignore_index: int = 255, align_corners: bool | None = None) -> None:
+        plan, _, corners = plan_and_traits(plan)
+        align_corners = corners if align_corners is None else align_corners
         check_ignore_index(plan, ignore_index)
         self.plan, self.ignore_index = plan, ignore_index
         self._warned = False
@@ -75,7 +80,7 @@ class ConfusionRecorder:
         self._counter.add({name: outputs[name] for name in self._counter.groupings}, labels)
 
     def confusions(self) -> dict[str, NDArray[np.int64]]:
-        """Stage -> (k_i, k_i) counts, rows truth; `final` last. Summed over the processes of torch.distributed."""
+        """Stage -> (k_i, k_i) counts, rows truth; `final` last. Summed over the processes, all of which call it."""
         counts = {name: value.clone() for name, value in self._counter.counts.items()}
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
@@ -92,7 +97,7 @@ class ConfusionRecorder:
             save_confusions(Path(path), confusions)
 
     def make_plan(self, **options: Any) -> SupervisionPlan:
-        """The plan of phase two.
+        """The plan of phase two, the same on all processes, all of which call it.
 
         Args:
             options: Of `hs3seg.analyze`: method, normalize, theta_degrees, gamma, ...

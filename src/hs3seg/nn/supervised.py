@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hs3seg.analysis import SupervisionPlan, deep_supervision
 from hs3seg.errors import NetworkError
-from hs3seg.nn.heads import ClassHead, ProbedHead, StageHead
+from hs3seg.nn.heads import ClassHead, ProbedHead, StageHead, probe_name
 from hs3seg.nn.losses import PlanLike, as_plan
 from hs3seg.nn.maps import Layout, Size, either_order, final_logits, layouts_of, merge_maps, tensors_of
 from hs3seg.nn.resize import aligns_corners
@@ -160,8 +160,13 @@ class Supervised(nn.Module):
         if self._learns and not self._heads_learn:
             self._look_whether_heads_learn()
         self._early = not with_features and self._learns
-        given = self._run(images)
-        self._catching = False
+        try:
+            given = self._run(images)
+        except BaseException:
+            self._caught.clear()  # else its graph would be held, and copying would fail
+            raise
+        finally:
+            self._catching = False
         missed = [stage for stage in self._tapped if stage not in self._caught]
         if missed:
             raise NetworkError(
@@ -323,10 +328,9 @@ class Supervised(nn.Module):
         return merge_maps(output, stage, image, self._layouts[stage], self.align_corners)
 
     def _head_outputs(self, stage: str, merged: Tensor) -> tuple[Tensor, Tensor | None]:
-        head = self.heads[_key(stage)]
-        if self.training and isinstance(head, ProbedHead):
-            return head.twice(merged)
-        return head(merged), None
+        # By its call, not by a method: FSDP gathers a module's parameters when it is called.
+        found = self.heads[_key(stage)](merged)
+        return found if isinstance(found, tuple) else (found, None)
 
     def _examine(self, example: Tensor) -> tuple[dict[str, int], dict[str, tuple[Layout, ...]]]:
         """Channels and layouts of every tapped stage, by a dry run."""
@@ -472,11 +476,6 @@ def _compiling() -> bool:
 def _versions(module: nn.Module) -> list[int]:
     """How often each parameter was written to."""
     return [parameter._version for parameter in module.parameters()]
-
-
-def probe_name(stage: str) -> str:
-    """Name of the output that teaches the last layer of a stage's head, see `ProbedHead`."""
-    return f"{stage}/probe"
 
 
 def _key(stage: str) -> str:

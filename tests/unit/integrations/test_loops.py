@@ -125,6 +125,28 @@ def test_lightning_callback_tells_what_it_misses() -> None:
         trainer(callbacks=[confusion]).validate(module, loader, verbose=False)
 
 
+@pytest.mark.parametrize("which", [0, 1, None])
+def test_lightning_callback_counts_one_of_several_loaders(which: int | None) -> None:
+    """Groups from the val split would be chosen on the images that they are judged by."""
+    module = Module(make_net(), example=EXAMPLE)
+    loaders = [DataLoader(scenes(4), 4), DataLoader(scenes(6), 4)]
+    module.validation_step = lambda batch, batch_idx, dataloader_idx=0: module.model(batch[0]) and None  # noqa: ARG005
+    confusion = ConfusionCallback(dataloader_idx=which)
+    if which is None:
+        with pytest.raises(NetworkError, match="2 validation loaders, .* give ConfusionCallback its dataloader_idx"):
+            trainer(callbacks=[confusion]).validate(module, loaders, verbose=False)
+        return
+    trainer(callbacks=[confusion]).validate(module, loaders, verbose=False)
+    assert confusion.recorder is not None
+    assert same(confusion.recorder.confusions(), counted(module.model, (4, 6)[which]))
+
+
+def test_lightning_has_no_images_to_measure_on_the_way() -> None:
+    plan = single_phase(tuple("abcdefghijk"), ["0"], settings=OnlinePlan(source="held_out"))
+    with pytest.raises(PlanError, match="'held_out' measures images that this module does not have"):
+        Module(make_net(), plan=plan, example=EXAMPLE)
+
+
 class Trainer(SupervisedTrainerMixin, transformers.Trainer):  # type: ignore[misc,name-defined]
     pass
 

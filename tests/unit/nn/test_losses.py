@@ -1,5 +1,7 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision, single_phase
+from hs3seg.analysis import StagePlan, SupervisionPlan, deep_supervision, no_supervision, single_phase
 from hs3seg.errors import ConfigError, DataError, PlanError
 from hs3seg.nn import (
     RMI,
@@ -19,6 +21,7 @@ from hs3seg.nn import (
     OnlineLoss,
     group_class_weights,
     make_criteria,
+    supervise,
 )
 from hs3seg.taxonomy import Grouping
 
@@ -223,6 +226,65 @@ def test_an_ignore_label_that_is_a_class_is_refused() -> None:
     HierarchicalLoss(plan, ignore_index=-1)
 
 
+class Own(torch.nn.Module):
+    """A network with an auxiliary output whose logits are enlarged with aligned corners."""
+
+    align_corners = True
+    auxiliary: ClassVar[dict[str, float]] = {"aux": 0.4}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.early, self.last = torch.nn.Conv2d(3, 6, 3, 2, 1), torch.nn.Conv2d(6, 4, 1)
+
+    def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.early(images)
+        return {"final": self.last(features), "aux": 2 * self.last(features)}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.outputs(images)["final"]
+
+
+@pytest.mark.parametrize("around", [lambda m: m, torch.nn.DataParallel, torch.compile])
+def test_a_loss_of_the_model_learns_all_that_the_model_gives_as_it_gives_it(
+    around: Callable[[torch.nn.Module], torch.nn.Module],
+) -> None:
+    model = supervise(Own(), ["early"], example=torch.zeros(1, 3, 16, 24)).train()
+    outputs = model(torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)))
+    targets = torch.randint(0, 4, (2, 16, 24), generator=torch.Generator().manual_seed(1))
+    plain = CrossEntropy(align_corners=True)
+    expected = 0.4 * plain(outputs["early"], targets) + plain(outputs["final"], targets)
+    loss = HierarchicalLoss(around(model))
+    torch.testing.assert_close(loss(outputs, targets), expected + 0.4 * plain(outputs["aux"], targets))
+    torch.testing.assert_close(HierarchicalLoss(model, auxiliary={})(outputs, targets), expected)
+    assert loss.align_corners
+    assert not HierarchicalLoss(model, align_corners=False).align_corners
+    # A plan does not know of it, so nothing is passed over in silence.
+    with pytest.raises(PlanError, match=r"gives 'aux', which would have no loss; .* HierarchicalLoss\(model\)"):
+        HierarchicalLoss(model.plan)(outputs, targets)
+    HierarchicalLoss(model.plan)({name: outputs[name] for name in ("early", "final")}, targets)
+    recorder = ConfusionRecorder(around(model))
+    assert recorder._counter.align_corners
+
+
+def test_what_is_no_supervised_model_is_told() -> None:
+    for make in (HierarchicalLoss, OnlineLoss, ConfusionRecorder):
+        with pytest.raises(PlanError, match=r"Own is no supervised model; give what hs3seg.supervise\(net\) gave"):
+            make(Own())
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (torch.nn.CrossEntropyLoss(), "'more' ignores label -100, the loss 255; make both with ignore_index=255"),
+        (CrossEntropy(ignore_index=3), "'more' ignores label 3"),
+        (CrossEntropy(align_corners=True), "'more' enlarges logits with align_corners=True, the loss with False"),
+    ],
+)
+def test_extra_terms_must_fit_as_criteria_must(term: torch.nn.Module, message: str) -> None:
+    with pytest.raises(PlanError, match=f"the extra term {message}"):
+        HierarchicalLoss(GROUPED, extra={"more": (term, 1.0)})
+
+
 def test_criteria_must_ignore_what_the_loss_ignores() -> None:
     plan = deep_supervision(NAMES, ("early",))
     with pytest.raises(PlanError, match="criterion for 'final' ignores label -100, the loss 255; .* ignore_index=255"):
@@ -353,6 +415,7 @@ def test_where_a_look_waits_for_the_device_only_the_first_batches_are_looked_at(
             return values.mean()
 
     loss = HierarchicalLoss(deep_supervision(NAMES, []), criteria={"final": Value()})
+    loss.to = lambda _: loss  # type: ignore[method-assign]  # there is no GPU to follow them to
     outputs, wrong = {"final": logits(4)}, torch.full((2, 12, 16), 9)
     with pytest.raises(DataError, match="label 9"):
         loss(outputs, wrong.as_subclass(Elsewhere))
@@ -442,6 +505,10 @@ def test_it_compiles_as_a_whole() -> None:
 @pytest.mark.parametrize("online", [False, True])
 def test_a_loss_that_nobody_has_moved_follows_the_labels(online: bool) -> None:
     """As in a loop of one's own on a GPU; the meta device stands for it."""
+    weights = {"final": CrossEntropy(torch.ones(4))}
+    alone = HierarchicalLoss(no_supervision(NAMES), criteria=weights)
+    alone({"final": logits(4, 3).to("meta")}, labels().to("meta"))
+    assert {buffer.device.type for buffer in alone.buffers()} == {"meta"}
     loss = HierarchicalLoss(GROUPED)
     if online:
         loss = OnlineLoss(single_phase(NAMES, ["early"]))

@@ -93,6 +93,8 @@ def test_mask_classifiers_give_the_logarithm_of_their_semantic_map():
         masks_queries_logits = torch.tensor([[[[8.0, -8.0]], [[-8.0, 8.0]]]])  # one row, two columns
 
     logits = final_logits(Masks())
+    with torch.autocast("cpu"):
+        assert torch.equal(final_logits(Masks()), logits)
     assert logits.shape == (1, 2, 1, 2)
     assert logits.argmax(1).tolist() == [[[0, 1]]]
     chance = torch.tensor([5.0, 0.0, 0.0]).softmax(0)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from hs3seg.analysis import OnlinePlan, SupervisionPlan, single_phase
 from hs3seg.errors import NetworkError, PlanError
 from hs3seg.nn import HierarchicalLoss, OnlineLoss, group_logits, make_criteria, supervise
-from hs3seg.nn.supervised import probe_name
+from hs3seg.nn.heads import probe_name
 from hs3seg.taxonomy import Grouping
 
 NAMES = ("a", "b", "c", "d")
@@ -208,11 +208,21 @@ def test_a_held_out_split_is_measured_where_the_plan_wants_it() -> None:
     outputs, labels = batch()
     loss(outputs, labels)
     assert int(loss.get_buffer("counts").sum()) == 0
-    with pytest.raises(PlanError, match="held_out' needs `measure`"):
-        loss.start_epoch(2, 10)
+    for epoch in (0, 2):  # long before it is due, too
+        with pytest.raises(PlanError, match="held_out' needs `measure`"):
+            loss.start_epoch(epoch, 10)
     early = np.kron(np.eye(2, dtype=np.int64), np.full((2, 2), 50))
     loss.start_epoch(2, 10, lambda: {"early": early, "final": 100 * np.eye(4, dtype=np.int64)})
     assert loss.running.groupings["early"] == PAIRS
+
+
+def test_every_parameter_of_a_single_phase_learns_and_another_loss_is_refused() -> None:
+    model = supervise(Net(), plan=plan_of(), example=torch.zeros(1, 3, 12, 16)).train()
+    for plan in (model, model.plan):
+        with pytest.raises(PlanError, match=r"single-phase HS3 needs OnlineLoss\(model\)"):
+            HierarchicalLoss(plan)
+    OnlineLoss(model)(model(torch.randn(2, 3, 12, 16)), torch.randint(0, 4, (2, 12, 16))).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_a_plan_without_the_online_table_is_not_taken() -> None:

@@ -429,6 +429,28 @@ def test_a_second_look_tells_where_the_channels_of_a_cube_are() -> None:
     assert shapes[False] == shapes[True] == (1, 5, 16, 16)
 
 
+def test_a_pass_that_fails_leaves_nothing_behind() -> None:
+    class Failing(Residual):
+        fails = False
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.fails:
+                self.layer2(self.layer1(self.stem(x)))
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    net = Failing()
+    model = supervise(net, example=EXAMPLE).train()
+    net.fails = True
+    with pytest.raises(torch.OutOfMemoryError):
+        model(torch.randn(2, 3, 64, 96))
+    net.fails = False
+    net(torch.randn(2, 3, 64, 96))
+    assert not model._caught
+    copy.deepcopy(model)
+    copy.deepcopy(net)
+
+
 def test_two_passes_of_different_sizes_before_one_backward_pass() -> None:
     torch.manual_seed(0)
     model = supervise(ViT(), ["blocks.2"], example=EXAMPLE).train()

@@ -165,10 +165,19 @@ def _reasons(before: Cost, after: Cost, idle: dict[str, int], difference: float,
 
 
 def _difference(before: nn.Module, after: nn.Module, example: Tensor) -> float:
+    # In one memory layout: kernels of another one round otherwise.
+    before, after, example = _contiguous(before), _contiguous(after), example.contiguous()
     with torch.inference_mode():
         one = final_logits(before(like_weights(example, before))).float().cpu()
         two = final_logits(after(like_weights(example, after))).float().cpu()
     return math.nan if one.shape != two.shape else (one - two).abs().max().item()
+
+
+def _contiguous(net: nn.Module) -> nn.Module:
+    """The network itself, or a copy of one whose convolutions lie channels last."""
+    if all(parameter.is_contiguous() for parameter in net.parameters()):
+        return net
+    return copy.deepcopy(net).to(memory_format=torch.contiguous_format)
 
 
 def _latency(before: nn.Module, after: nn.Module, example: Tensor, repeats: int) -> tuple[list[float], list[float]]:

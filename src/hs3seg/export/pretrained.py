@@ -192,7 +192,8 @@ class PretrainedSegmenter(
         differs = _mismatch(built, tensors)
         if differs is None:
             built.load_state_dict(dict(tensors))
-            copied = copy.deepcopy(self.net).cpu().float().eval()
+            # In the memory layout of the other: kernels of another one round otherwise.
+            copied = copy.deepcopy(self.net).cpu().float().to(memory_format=torch.contiguous_format).eval()
             with torch.inference_mode():
                 if torch.equal(built(images), copied(images)):
                     return
@@ -206,6 +207,8 @@ class PretrainedSegmenter(
 def recipe_of(net: nn.Module, name: str, options: Mapping[str, Any]) -> Recipe:
     """How a network is built anew, with what HS3-Fuse added.
 
+    Where its first weights came from is left out: the file has its weights, and a path is somebody's own.
+
     Raises:
         NetworkError: it is no network of ours.
     """
@@ -215,11 +218,12 @@ def recipe_of(net: nn.Module, name: str, options: Mapping[str, Any]) -> Recipe:
             f"{type(net).__name__} is no network of hs3seg.networks.create, and cannot be built from a config.json; use"
             " its own save_pretrained, or export_onnx"
         )
+    options = {key: value for key, value in options.items() if key != "pretrained"}
     inner, prefix = (net.net, "net.") if isinstance(net, MultiScale) else (net, "")
     if not isinstance(inner, FusedSegmenter):
-        return Recipe(name, num_classes, dict(options))
+        return Recipe(name, num_classes, options)
     groups = {f"{prefix}{stage}": k for stage, k in inner.num_groups.items()}
-    return Recipe(name, num_classes, dict(options), groups, inner.widths)
+    return Recipe(name, num_classes, options, groups, inner.widths)
 
 
 def _fetch(place: str, name: str, asked: Mapping[str, Any]) -> Path:
@@ -248,7 +252,7 @@ def _read_config(path: Path) -> tuple[Recipe, Taxonomy | None, dict[str, Any]]:
         recipe = Recipe(
             network["name"],
             network["num_classes"],
-            network.get("options", {}),
+            {key: value for key, value in network.get("options", {}).items() if key != "pretrained"},
             network.get("groups", {}),
             None if widths is None else (widths[0], widths[1]),
         )

@@ -1,5 +1,6 @@
 """Public checkpoints into our networks, whole or not at all, and back."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hs3seg.errors import CheckpointError, nearest, reason_of
+from hs3seg.errors import CheckpointError, Hs3Warning, nearest, reason_of
 from hs3seg.files import UNREADABLE, write_atomically
 from hs3seg.networks.fuse import FusedSegmenter
 from hs3seg.networks.hms import MultiScale
@@ -33,6 +34,7 @@ class LoadReport:
         unused: Names of the checkpoint that have no place in this network.
         missing: Names of this network that keep their initial values.
         widened: Names whose old channels were filled; the new input channels start at zero (HS3-Fuse).
+        adapted: Names of first convolutions whose three input channels were made into another number.
     """
 
     layout: str
@@ -40,10 +42,16 @@ class LoadReport:
     unused: tuple[str, ...]
     missing: tuple[str, ...]
     widened: tuple[str, ...]
+    adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded from a checkpoint of layout '{self.layout}'"]
-        for label, names in (("unused", self.unused), ("left as they were", self.missing), ("widened", self.widened)):
+        for label, names in (
+            ("unused", self.unused),
+            ("left as they were", self.missing),
+            ("widened", self.widened),
+            ("made for other input channels", self.adapted),
+        ):
             if names:
                 parts.append(f"{len(names)} {label} ({_groups(names)})")
         return ", ".join(parts)
@@ -60,7 +68,11 @@ def load_public_checkpoint(
 
     All of the network must be in the checkpoint, except: a checkpoint of a trunk alone fills the trunk; the stage
     blocks of HS3-Fuse are new. From an OCR checkpoint into HS3-Fuse the final block's old input channels are kept and
-    the new ones start at zero, so that the function is unchanged at the start.
+    the new ones start at zero, so that the function is unchanged at the start. A trunk for three input channels also
+    starts a network of another number: for one channel the weights are summed, for more they are repeated and scaled so
+    that equal channels give what three did.
+
+    A warning says so where networks of this layout are enlarged with another `align_corners` than this one.
 
     Args:
         net: From `create` or `fuse`.
@@ -91,6 +103,7 @@ def load_public_checkpoint(
         unused += [name for name in values if not is_trunk(net, name)]
         values = {name: value for name, value in values.items() if is_trunk(net, name)}
     widened = _widen(net, values, own)
+    adapted = _adapt(values, own) if only_trunk else []
     _check_shapes(values, own, label)
     missing = [name for name in own if name not in values and not name.endswith("num_batches_tracked")]
     new = ("blocks.", "net.blocks.", *allow_missing)
@@ -104,8 +117,17 @@ def load_public_checkpoint(
             f" ({_groups(unused) or 'none'}); build the checkpoint's network, or load the trunk alone with"
             " parts='trunk'"
         )
+    corners = getattr(net, "align_corners", None)
+    if not only_trunk and None not in (corners, layout.align_corners) and corners != layout.align_corners:
+        warnings.warn(
+            f"{label}: networks of layout '{layout.name}' are trained with align_corners={layout.align_corners}, this"
+            f" one has {corners}, which moves its logits; create it with align_corners={layout.align_corners}, unless"
+            " it is to be trained anew",
+            Hs3Warning,
+            stacklevel=2,
+        )
     net.load_state_dict({name: value.to(own[name].dtype) for name, value in values.items()}, strict=False)
-    return LoadReport(layout.name, tuple(values), tuple(unused), tuple(missing), tuple(widened))
+    return LoadReport(layout.name, tuple(values), tuple(unused), tuple(missing), tuple(widened), tuple(adapted))
 
 
 def save_public_checkpoint(net: nn.Module, path: Path | str, layout: str) -> None:
@@ -257,6 +279,21 @@ def _widen(net: nn.Module, values: dict[str, Tensor], own: Mapping[str, Tensor])
             values[name] = fresh
             widened.append(name)
     return widened
+
+
+def _adapt(values: dict[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """First convolutions for three channels into those of another number."""
+    adapted = []
+    for name, value in values.items():
+        wanted = own[name].shape
+        if value.ndim != 4 or value.shape[1] != 3 or wanted[1] == 3 or value.shape[::2] != wanted[::2]:
+            continue
+        if wanted[1] == 1:
+            values[name] = value.sum(1, keepdim=True)
+        else:
+            values[name] = value.repeat(1, -(-wanted[1] // 3), 1, 1)[:, : wanted[1]] * (3 / wanted[1])
+        adapted.append(name)
+    return adapted
 
 
 def _check_shapes(values: Mapping[str, Tensor], own: Mapping[str, Tensor], label: str) -> None:

@@ -4,7 +4,7 @@ Shapes: N images, K classes, k_i groups of stage i, C channels, h x w the size o
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -16,9 +16,11 @@ from hs3seg.errors import NetworkError
 from hs3seg.networks.hms import MultiScale
 from hs3seg.nn import count_cost
 from hs3seg.nn.maps import Layout, layouts_of, merge_maps
-from hs3seg.nn.ocr import AUX_WEIGHT, OCRBlock
+from hs3seg.nn.ocr import AUX_WEIGHT, OCRBlock, set_bn_momentum
 from hs3seg.nn.resize import concatenate, resize
 from hs3seg.nn.taps import find_stages, like_weights
+
+_DROPOUT = 0.05  # of the official OCR block
 
 
 class FusedSegmenter(nn.Module):
@@ -41,6 +43,7 @@ class FusedSegmenter(nn.Module):
         mid: Channels of the final block; the deepest stage has half of it, the one before a quarter, ...
         key: Channels of the final block's attention, halved likewise.
         dropout: Of every block's enhanced features, in training.
+        bn_momentum: Of the blocks' BatchNorms.
     """
 
     auxiliary: Mapping[str, float]
@@ -53,7 +56,8 @@ class FusedSegmenter(nn.Module):
         *,
         mid: int,
         key: int,
-        dropout: float = 0.05,
+        dropout: float = _DROPOUT,
+        bn_momentum: float = 0.1,
     ) -> None:
         super().__init__()
         smallest = 2 ** len(num_groups)
@@ -74,6 +78,7 @@ class FusedSegmenter(nn.Module):
         self.auxiliary = {"aux": AUX_WEIGHT} | {_of_backbone(name): weight for name, weight in own.items()}
         self.backbone = backbone
         self._caught: dict[str, Any] = {}
+        self._catching = False
         modules = dict(backbone.named_modules())
         for stage in num_groups:
             modules[stage].register_forward_hook(partial(self._catch, stage))
@@ -90,6 +95,7 @@ class FusedSegmenter(nn.Module):
         self.cls_head = nn.Conv2d(mid, num_classes, 1)
         weight = like_weights(torch.zeros(1), backbone)
         for part in (self.blocks, self.ocr, self.cls_head):
+            set_bn_momentum(part, bn_momentum)
             part.to(weight.device, weight.dtype)
 
     @property
@@ -106,7 +112,23 @@ class FusedSegmenter(nn.Module):
         Returns:
             Stage -> (N, k_i, h_i, w_i) at the tap's size; `aux` and `final` (N, K, h, w).
         """
-        return self._fused(cast("Any", self.backbone).features(images), images)
+        return self._fused(self._caught_in(cast("Any", self.backbone).features, images), images)
+
+    def _caught_in(self, run: Callable[[Tensor], Any], images: Tensor) -> Any:
+        """Runs the backbone and catches its stages.
+
+        In this pass alone: activation checkpointing runs them again during the backward pass, and others may call the
+        backbone by itself; what was caught then would be held.
+        """
+        self._caught.clear()
+        self._catching = True
+        try:
+            return run(images)
+        except BaseException:
+            self._caught.clear()
+            raise
+        finally:
+            self._catching = False
 
     def _fused(self, features: Tensor, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """See `parts`; the backbone's stages were caught while it made the features."""
@@ -132,9 +154,9 @@ class FusedSegmenter(nn.Module):
         source = cast("Any", self.backbone)
         own: Mapping[str, Tensor] = {}
         if self.training and len(self.auxiliary) > 1:
-            features, own = source.features_and_auxiliary(images)
+            features, own = self._caught_in(source.features_and_auxiliary, images)
         else:
-            features = source.features(images)
+            features = self._caught_in(source.features, images)
         logits, _ = self._fused(features, images)
         logits |= {name: self._finish(logits[name], images) for name in ("aux", "final")}
         return logits | {_of_backbone(name): value for name, value in own.items()}
@@ -148,7 +170,8 @@ class FusedSegmenter(nn.Module):
         return [2 ** (len(self.num_groups) - i) for i in range(len(self.num_groups))]
 
     def _catch(self, stage: str, _module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-        self._caught[stage] = output
+        if self._catching:
+            self._caught[stage] = output
 
     def _examine(self) -> tuple[dict[str, int], dict[str, tuple[Layout, ...]]]:
         """Channels and layouts of every stage, by a dry run."""
@@ -157,9 +180,8 @@ class FusedSegmenter(nn.Module):
         self.backbone.eval()
         try:
             with torch.no_grad():
-                cast("Any", self.backbone).features(
-                    like_weights(torch.zeros(1, self.in_channels, *size), self.backbone)
-                )
+                images = like_weights(torch.zeros(1, self.in_channels, *size), self.backbone)
+                self._caught_in(cast("Any", self.backbone).features, images)
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -177,11 +199,13 @@ def fuse(
     key: int | None = None,
     gmacs: float | None = None,
     size: tuple[int, int] = (1024, 2048),
-    dropout: float = 0.05,
+    dropout: float | None = None,
+    bn_momentum: float | None = None,
 ) -> FusedSegmenter | MultiScale:
     """HS3-Fuse on a network of ours: its trunk is kept, values included, its classifier is replaced.
 
-    An auxiliary head of its own (SA-Gate's) is kept as well and learns on. HMS is fused inside and stays HMS.
+    A network that is refused is left as it was. An auxiliary head of its own (SA-Gate's) is kept as well and learns on.
+    HMS is fused inside and stays HMS.
 
     Args:
         net: From `create`; taken over, not copied.
@@ -190,16 +214,25 @@ def fuse(
         key: Channels of its attention; default half of mid.
         gmacs: Instead of mid: the inference cost to come nearest to (the paper's Lighter: 154), see `solve_widths`.
         size: Height and width of the image that `gmacs` is counted for.
-        dropout: Of every block.
+        dropout: Of every block; default that of the network's own OCR block, 0.05 where it has none.
+        bn_momentum: Of the blocks' BatchNorms; default that of the classifier which they replace.
 
     Returns:
         The network; `widths` says what was chosen.
 
     Raises:
-        NetworkError: a stage is not in the network, the network cannot be fused, or the budget cannot be met.
+        NetworkError: a stage is not in the network, the network cannot be fused or was before, or the budget cannot be
+            met.
     """
     if isinstance(net, MultiScale):
-        return _fuse_inside(net, groups, mid=mid, key=key, gmacs=gmacs, size=size, dropout=dropout)
+        return _fuse_inside(
+            net, groups, mid=mid, key=key, gmacs=gmacs, size=size, dropout=dropout, bn_momentum=bn_momentum
+        )
+    if isinstance(net, FusedSegmenter) or getattr(net, "is_fused", False):
+        raise NetworkError(
+            "the network was fused before, and its classifier is gone; make another one with hs3seg.networks.create,"
+            " or fuse a copy.deepcopy of it"
+        )
     if not hasattr(net, "features") or not hasattr(net, "num_classes"):
         raise NetworkError(
             f"HS3-Fuse needs a network of hs3seg.networks.create, which can give its features; {type(net).__name__}"
@@ -220,10 +253,37 @@ def fuse(
         key = usual if key is None else key
     if key is None:
         key = mid // 2
+    before = [(module, dict(module._modules)) for module in net.modules()]
     source.drop_classifier()
-    if gmacs is not None:
-        mid, key = solve_widths(net, source.num_classes, groups, gmacs, size)
-    return FusedSegmenter(net, source.num_classes, groups, mid=mid, key=key, dropout=dropout)
+    try:
+        left = set(net.modules())
+        gone = [module for module, _ in before if module not in left]
+        own_dropout, own_momentum = _of_classifier(net, gone)
+        if gmacs is not None:
+            mid, key = solve_widths(net, source.num_classes, groups, gmacs, size)
+        fused = FusedSegmenter(
+            net,
+            source.num_classes,
+            groups,
+            mid=mid,
+            key=key,
+            dropout=own_dropout if dropout is None else dropout,
+            bn_momentum=own_momentum if bn_momentum is None else bn_momentum,
+        )
+    except Exception:
+        for module, children in before:
+            module._modules.clear()
+            module._modules.update(children)
+        raise
+    source.is_fused = True
+    return fused
+
+
+def _of_classifier(net: nn.Module, parts: Sequence[nn.Module]) -> tuple[float, float]:
+    """Dropout and momentum of what HS3-Fuse's blocks replace; of the network where the classifier has none."""
+    dropout = next((part.p for part in parts if isinstance(part, nn.Dropout2d)), _DROPOUT)
+    norms = [part for part in (*parts, *net.modules()) if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    return dropout, next((norm.momentum for norm in norms if norm.momentum is not None), 0.1)
 
 
 def _fuse_inside(
@@ -236,6 +296,8 @@ def _fuse_inside(
     wrong = [stage for stage in groups if not stage.startswith("net.")]
     if wrong:
         raise NetworkError(f"stage '{wrong[0]}' of HMS is called 'net.{wrong[0]}': its network runs once per scale")
+    if isinstance(net.net, FusedSegmenter):
+        raise NetworkError("HMS was fused before; make another one with hs3seg.networks.create")
     inner = fuse(net.net, {stage.removeprefix("net."): k for stage, k in groups.items()}, **options)
     net.net = inner
     net.fit_attention(inner.widths[0])

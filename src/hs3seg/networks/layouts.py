@@ -25,6 +25,7 @@ class Layout:
         prefix: What the official files put before every name.
         key: Entry of the official file that holds the names; empty = the file itself.
         trunk_only: No decoder in it.
+        align_corners: How networks were trained whose files have these names; None = both ways, or nobody knows.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Layout:
     prefix: str = ""
     key: str = ""
     trunk_only: bool = False
+    align_corners: bool | None = None
 
 
 def _trunk(name: str) -> str | None:
@@ -108,8 +110,16 @@ def _same(name: str) -> str | None:
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("sagate", ("backbone.hha_conv1.", "head.aspp."), _same, _same, key="model"),
-    Layout("wrn38", ("backbone.mod7.", "aspp."), _same, _same, prefix="module.", key="state_dict"),
+    Layout("sagate", ("backbone.hha_conv1.", "head.aspp."), _same, _same, key="model", align_corners=True),
+    Layout(
+        "wrn38",
+        ("backbone.mod7.", "aspp."),
+        _same,
+        _same,
+        prefix="module.",
+        key="state_dict",
+        align_corners=False,
+    ),
     Layout(
         "wrn38-trunk",
         ("mod7.",),
@@ -117,12 +127,22 @@ LAYOUTS: tuple[Layout, ...] = (
         lambda n: n.removeprefix("backbone.") if n.startswith("backbone.") else None,
         trunk_only=True,
     ),
-    Layout("hms", ("scale_attn.", "ocr.conv3x3_ocr.1.0."), _hms, _from_hms, prefix="module.", key="state_dict"),
-    Layout("hms-ocr", ("ocr.conv3x3_ocr.1.0.",), _hms, _from_hms, prefix="module.", key="state_dict"),
-    Layout("inverseform", ("hrhead.last_layer.",), _inverseform, _from_inverseform, "module.", "state_dict"),
-    Layout("hrnet-ocr", ("conv3x3_ocr.", "stage4."), _hrnet_ocr, _from_hrnet_ocr, prefix="model."),
+    Layout(
+        "hms", ("scale_attn.", "ocr.conv3x3_ocr.1.0."), _hms, _from_hms, "module.", "state_dict", align_corners=False
+    ),
+    Layout("hms-ocr", ("ocr.conv3x3_ocr.1.0.",), _hms, _from_hms, "module.", "state_dict", align_corners=False),
+    Layout(
+        "inverseform",
+        ("hrhead.last_layer.",),
+        _inverseform,
+        _from_inverseform,
+        "module.",
+        "state_dict",
+        align_corners=False,
+    ),
+    Layout("hrnet-ocr", ("conv3x3_ocr.", "stage4."), _hrnet_ocr, _from_hrnet_ocr, "model.", align_corners=True),
     Layout("hs3seg", ("ocr.conv3x3_ocr.", "stage4."), _same, _same),
-    Layout("hrnet", ("last_layer.", "stage4."), _hrnet, _from_hrnet, prefix="model."),
+    Layout("hrnet", ("last_layer.", "stage4."), _hrnet, _from_hrnet, prefix="model.", align_corners=False),
     Layout("imagenet", ("stage4.",), _trunk, _only_trunk, trunk_only=True),
     Layout("resnet-v1c", ("conv1.0.", "layer4."), _same, _same, trunk_only=True),
 )

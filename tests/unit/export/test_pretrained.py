@@ -10,7 +10,7 @@ from torch import nn
 import hs3seg
 from hs3seg.errors import CheckpointError, NetworkError
 from hs3seg.export import PretrainedSegmenter, load_runner
-from hs3seg.networks import create, fuse
+from hs3seg.networks import create, fuse, save_public_checkpoint
 from hs3seg.taxonomy import Taxonomy
 
 K = 3
@@ -65,6 +65,23 @@ def test_a_fused_network_with_options_comes_back(tmp_path: Path) -> None:
     assert torch.equal(found(images()), net(images()))
     assert found.net.num_groups == {"stage3": 2}
     assert found.taxonomy is None
+
+
+def test_channels_last_and_where_weights_came_from_leave_no_trace(tmp_path: Path) -> None:
+    source = create("hrnet_w18_small", K)
+    save_public_checkpoint(source, tmp_path / "trunk.pth", "imagenet")
+    options = {"pretrained": str(tmp_path / "trunk.pth"), "in_channels": 3}
+    net = create("hrnet_w18_small", K, **options).to(memory_format=torch.channels_last).eval()
+    PretrainedSegmenter(net, "hrnet_w18_small", options).save_pretrained(tmp_path / "saved")
+    text = (tmp_path / "saved" / "config.json").read_text()
+    assert "trunk.pth" not in text
+    (tmp_path / "trunk.pth").unlink()
+    # Files written before had it.
+    config = json.loads(text)
+    config["network"]["options"]["pretrained"] = "trunk.pth"
+    (tmp_path / "saved" / "config.json").write_text(json.dumps(config))
+    found = PretrainedSegmenter.from_pretrained(tmp_path / "saved").eval()
+    assert torch.equal(found(images()), net.to(memory_format=torch.contiguous_format)(images()))
 
 
 def test_normalisation_of_its_own_comes_back(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Public layouts on fabricated weights; the official names and shapes come from the reference's key lists."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from hs3seg import networks
 from hs3seg.errors import CheckpointError
 from hs3seg.networks import MultiScale, load_public_checkpoint, save_public_checkpoint
 from tests.conftest import shared
+
+# Files are written here in layouts whose networks are enlarged another way; a test below looks at what is said.
+pytestmark = pytest.mark.filterwarnings("ignore:.*align_corners")
 
 # network, its options, file of official names, layout
 CASES = [
@@ -125,6 +129,45 @@ def test_a_trunk_alone_from_timm_or_imagenet_fills_the_trunk(tmp_path: Path) -> 
     assert torch.equal(target.cls_head.weight, head)
     save_public_checkpoint(target, tmp_path / "trunk.pth", "imagenet")
     assert load_public_checkpoint(small(), tmp_path / "trunk.pth").layout == "imagenet"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_a_trunk_for_three_channels_starts_a_network_of_another_number(channels: int, tmp_path: Path) -> None:
+    source = small()
+    save_public_checkpoint(source, tmp_path / "trunk.pth", "imagenet")
+    target = networks.create("hrnet_w18_small_ocr", 5, in_channels=channels).eval()
+    report = load_public_checkpoint(target, tmp_path / "trunk.pth")
+    assert report.adapted == ("conv1.weight",)
+    assert "made for other input channels (conv1.*)" in str(report)
+    grey = torch.rand(1, 1, 32, 32)
+    expected = source.conv1(grey.expand(-1, 3, -1, -1))
+    # timm's rule for one channel is the sum, so that grey images give what they gave; for more, the mean is kept.
+    if channels == 1 or channels % 3 == 0:
+        torch.testing.assert_close(target.conv1(grey.expand(-1, channels, -1, -1)), expected)
+    weight = source.conv1.weight
+    own = torch.cat([weight[:, i % 3 : i % 3 + 1] for i in range(channels)], 1) * (3 / channels)
+    torch.testing.assert_close(target.conv1.weight, weight.sum(1, keepdim=True) if channels == 1 else own)
+    save_public_checkpoint(source, tmp_path / "whole.pth", "hms-ocr")
+    target = networks.create("hrnet_w18_small_ocr", 5, mid=16, key=8, in_channels=channels)
+    with pytest.raises(CheckpointError, match="'conv1.weight' has shape"):
+        load_public_checkpoint(target, tmp_path / "whole.pth")
+
+
+@pytest.mark.parametrize(
+    ("layout", "own", "told"),
+    [("hms-ocr", True, True), ("hms-ocr", False, False), ("hrnet-ocr", False, True), ("hrnet-ocr", True, False)],
+)
+def test_another_way_of_enlarging_than_the_files_is_told(layout: str, own: bool, told: bool, tmp_path: Path) -> None:
+    save_public_checkpoint(small(), tmp_path / "ocr.pth", layout)
+    net = networks.create("hrnet_w18_small_ocr", 5, mid=16, key=8, align_corners=own)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        load_public_checkpoint(net, tmp_path / "ocr.pth")
+        load_public_checkpoint(net, tmp_path / "ocr.pth", parts="trunk")
+    messages = [str(one.message) for one in found if "align_corners" in str(one.message)]
+    assert len(messages) == told
+    if told:
+        assert f"layout '{layout}' are trained with align_corners={not own}, this one has {own}" in messages[0]
 
 
 def test_other_class_counts_and_widths_are_told_and_nothing_is_loaded(tmp_path: Path) -> None:

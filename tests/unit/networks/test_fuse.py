@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -142,3 +144,54 @@ def coarse_plan(stage2: int = 3, stage3: int = 5) -> SupervisionPlan:
         for stage, k in groups.items()
     ]
     return SupervisionPlan(NAMES, tuple(stages))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "dropout", "momentum"),
+    [
+        ("hrnet_w18_small_ocr", {"dropout": 0.0, "bn_momentum": 0.02}, 0.0, 0.02),
+        ("hrnet_w18_small_ocr", {}, 0.05, 0.1),
+        ("hrnet_w18_small", {"bn_momentum": 0.03}, 0.05, 0.03),
+    ],
+)
+def test_blocks_take_dropout_and_momentum_of_what_they_replace(
+    name: str, options: dict[str, float], dropout: float, momentum: float
+) -> None:
+    net = networks.fuse(networks.create(name, 7, **options), {"stage2": 3}, mid=16, key=8)
+    assert {part.p for part in net.modules() if isinstance(part, torch.nn.Dropout2d)} == {dropout}
+    assert {part.momentum for part in net.modules() if isinstance(part, torch.nn.BatchNorm2d)} == {momentum}
+    net = networks.fuse(networks.create(name, 7, **options), {"stage2": 3}, mid=16, key=8, dropout=0.4, bn_momentum=0.5)
+    assert {part.p for part in net.modules() if isinstance(part, torch.nn.Dropout2d)} == {0.4}
+    assert 0.5 in {part.momentum for part in net.modules() if isinstance(part, torch.nn.BatchNorm2d)}
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "hrnet_w18_small_ocr"])
+def test_a_network_that_is_refused_is_as_it_was_and_none_is_fused_twice(name: str) -> None:
+    net = networks.create(name, 7).eval()
+    images = torch.randn(1, 3, 64, 64)
+    before = net(images)
+    for wrong in ({"gmacs": 1e-6}, {"mid": 1, "key": 1}):
+        with pytest.raises(NetworkError):
+            networks.fuse(net, {"stage2": 3, "stage3": 5}, **wrong)
+        assert torch.equal(net(images), before)
+    fused = networks.fuse(net, {"stage2": 3}, mid=16, key=8)
+    for again in (net, fused, copy.deepcopy(net)):
+        with pytest.raises(NetworkError, match="was fused before, and its classifier is gone"):
+            networks.fuse(again, {"stage2": 3}, mid=16, key=8)
+
+
+def test_nothing_is_held_after_checkpointing_or_calls_of_the_backbone() -> None:
+    net = small().train()
+    own = net.backbone.stage3.forward
+    net.backbone.stage3.forward = lambda x: torch.utils.checkpoint.checkpoint(own, x, use_reentrant=False)
+    images = torch.randn(2, 3, 64, 64)
+    net.outputs(images)["final"].square().mean().backward()
+    assert not net._caught
+    net.backbone.features(images)
+    assert not net._caught
+    net.backbone.stage3.forward = own
+    copy.deepcopy(net)
+    net.backbone.stage4.forward = None  # type: ignore[assignment]
+    with pytest.raises(TypeError):
+        net(images)
+    assert not net._caught

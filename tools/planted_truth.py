@@ -85,7 +85,7 @@ def train_seed(config: Config, seed: int, runs: Path, *, quiet: bool) -> None:
     train_step(session, plan, arm, arm="planted", split="train")
     for split in own.data.evaluate_splits:
         if not (arm / f"evaluation-{split}.json").exists():
-            evaluate_step(session, arm, split)
+            evaluate_step(session, arm, split, out=arm)
 
 
 def measure_mixed(config: Config, seed: int, runs: Path, *, quiet: bool) -> None:

@@ -152,6 +152,42 @@ def test_kept_numbers_of_another_recipe_are_not_taken(tmp_path: Path, hs3: Call)
     assert values["train"]["identity"]["config"] == values["fingerprint"]  # the first recipe's are still there
 
 
+def test_numbers_of_another_training_of_the_same_config_are_not_taken(tmp_path: Path, hs3: Call, fails: Fails) -> None:
+    """What is known by its plan is not in the config's fingerprint: settings of [online], plans by hand."""
+    keep, other = tmp_path / "kept", ("--online.warmup", "0.6")
+    words = [
+        "reproduce",
+        "arms",
+        "--small",
+        "--settings",
+        "camvid-small",
+        "--dry-run",
+        "--train.threads",
+        "1",
+        "--keep",
+        keep,
+    ]
+    words += ["--seeds", "0,"]
+    found = hs3(*words, "--runs", tmp_path / "one")
+    error = fails(*words, "--runs", tmp_path / "one", *other)
+    assert "belongs to another training: its plan is" in error
+    error = fails(*words, "--runs", tmp_path / "two", *other)
+    assert "kept numbers of online in" in error
+    assert "are not those asked for" in error
+    assert not list((tmp_path / "two").rglob("*.safetensors"))
+    # Another split: what was kept has none of its numbers, so it is trained anew, and completes what was kept.
+    (keep / "camvid-small" / "seed-0" / "none.json").unlink()
+    hs3(*words, "--runs", tmp_path / "one")
+    values = json.loads((keep / "camvid-small" / "seed-0" / "none.json").read_text())
+    del values["evaluations"]["test"], values["confusions"]["test"]
+    (keep / "camvid-small" / "seed-0" / "none.json").write_text(json.dumps(values))
+    again = hs3(*words, "--runs", tmp_path / "three")
+    assert {path.parent.name for path in (tmp_path / "three").rglob("*.safetensors")} == {"none"}
+    assert again["arms"] == found["arms"]
+    values = json.loads((keep / "camvid-small" / "seed-0" / "none.json").read_text())
+    assert set(values["evaluations"]) == {"val", "test"}
+
+
 def test_what_cannot_be_reproduced_is_said(tmp_path: Path, fails: Fails, hs3: Call) -> None:
     assert "unknown study 'table9'" in fails("reproduce", "table9")
     assert "add --small" in fails("reproduce", "heads")

@@ -155,6 +155,20 @@ def test_evaluation_needs_only_the_weight_file(finished_run: Path, tmp_path: Pat
     )
 
 
+def test_an_evaluation_of_another_kind_does_not_take_the_place_of_the_runs_own(
+    finished_run: Path, tmp_path: Path, hs3: Call
+) -> None:
+    arm = copied(finished_run, tmp_path) / "arms" / "hs3"
+    before = (arm / "evaluation-val.json").read_text()
+    for words in (("--evaluation.flip", "true"), ("--augment.resize", "16,24")):
+        found = hs3("evaluate", arm, "--split", "val", *words)
+        assert (arm / "evaluation-val.json").read_text() == before
+        assert found["miou"] in [read(path)["miou"] for path in arm.glob("asked-*/evaluation-val.json")]
+    assert len(list(arm.glob("asked-*"))) == 2
+    hs3("evaluate", arm, "--split", "val")
+    assert read(arm / "evaluation-val.json")["miou"] == json.loads(before)["miou"]
+
+
 def test_kmeans_and_theta_and_a_manual_plan(config: Path, finished_run: Path, tmp_path: Path, hs3: Call) -> None:
     done = hs3(
         "run",

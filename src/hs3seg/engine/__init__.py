@@ -2,7 +2,7 @@
 
 from hs3seg.engine.evaluation import Evaluation, evaluate
 from hs3seg.engine.lock import alone_in
-from hs3seg.engine.loop import Job, finished, train
+from hs3seg.engine.loop import Job, check_finished, finished, train
 from hs3seg.engine.progress import Reporter
 from hs3seg.engine.protocol import PRESETS, Protocol, forward_by, segment
 from hs3seg.engine.runtime import Runtime
@@ -16,6 +16,7 @@ __all__ = [
     "Reporter",
     "Runtime",
     "alone_in",
+    "check_finished",
     "evaluate",
     "finished",
     "forward_by",

@@ -85,6 +85,19 @@ def finished(folder: Path, identity: Mapping[str, Any]) -> bool:
     return True
 
 
+def check_finished(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuses a finished training of another identity, where its numbers are to be taken, with or without weights.
+
+    What an older version did not write down is not looked at.
+
+    Raises:
+        CheckpointError: it is another one.
+    """
+    path = folder / "train.json"
+    found = read_json(path)["identity"]
+    _check_identity(found, {key: value for key, value in identity.items() if key in found}, path)
+
+
 def train(job: Job, runtime: Runtime, reporter: Reporter) -> None:
     """Trains `job.model` to the end, from where an earlier process left it.
 

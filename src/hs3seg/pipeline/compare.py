@@ -94,7 +94,7 @@ def compare_runs(out: Path, name: str, command: str = "", *, against: str = "") 
         raise RunFolderError(f"'{out}' holds no evaluated run; expected {out}/seed-0/arms/ARM/evaluation-SPLIT.json")
     _check_configs(_configs(started[seed] for seed in found))
     for split in splits:
-        _check_protocols(out, split, found)
+        check_protocols(out, split, found)
     arms = list(dict.fromkeys(arm for own in found.values() for arm in own))
     if against and against not in arms:
         raise ConfigError(f"--against {against}: '{out}' holds no such arm; {nearest(against, arms)}")
@@ -149,8 +149,17 @@ def _check_configs(configs: Mapping[str, Config]) -> None:
             )
 
 
-def _check_protocols(out: Path, split: str, found: _Evaluations) -> None:
-    """All arms must have been looked at in the same way."""
+def check_protocols(out: Path, split: str, found: _Evaluations) -> None:
+    """All arms must have been looked at in the same way.
+
+    Args:
+        out: Folder of the runs.
+        split: To look at.
+        found: Seed -> arm -> split -> evaluation.
+
+    Raises:
+        RunFolderError: they were not.
+    """
     known: dict[str, str] = {}
     for seed, arms in found.items():
         for arm, own in arms.items():
@@ -237,7 +246,7 @@ _ORDER = get_args(ArmName)
 def _by_arm(
     found: dict[int, dict[str, dict[str, dict[str, Any]]]], order: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Arm -> seed -> split -> scores, with the first split's mIoU on top."""
+    """Arm -> seed -> split -> scores, with the mIoU of the comparison's first split on top, None where it lacks."""
     arms: dict[str, dict[str, dict[str, Any]]] = {}
     for seed, own in found.items():
         for arm, splits in own.items():
@@ -246,7 +255,7 @@ def _by_arm(
                 for split in order
                 if split in splits
             }
-            arms.setdefault(arm, {})[str(seed)] = {"miou": next(iter(values.values()))["miou"], "splits": values}
+            arms.setdefault(arm, {})[str(seed)] = {"miou": values.get(order[0], {}).get("miou"), "splits": values}
     return arms
 
 

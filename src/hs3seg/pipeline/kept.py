@@ -36,7 +36,7 @@ def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
         Whether there was something new to keep.
     """
     folder = _folder(run, name)
-    if target.exists() or not (folder / "train.json").exists():
+    if not (folder / "train.json").exists():
         return False
     evaluations = {p.stem.removeprefix("evaluation-"): read_json(p) for p in _evaluations(folder)}
     analysis = {
@@ -46,26 +46,34 @@ def store(run: Path, name: str, target: Path, fingerprint: str) -> bool:
     }
     if not evaluations and "confusion" not in analysis:
         return False
-    write_json(
-        target,
-        {
-            "fingerprint": fingerprint,
-            "commit": ", ".join(commits_of(folder, run)) or None,
-            "train": read_json(folder / "train.json"),
-            "texts": {file: (folder / file).read_text(encoding="utf-8") for file in _TEXTS if (folder / file).exists()},
-            "groups": _regrouped(folder / "log.jsonl"),
-            "evaluations": evaluations,
-            "protocols": {
-                path.name: {file.stem.removeprefix("evaluation-"): read_json(file) for file in _evaluations(path)}
-                for path in sorted(folder.iterdir())
-                if path.is_dir() and _evaluations(path)
-            },
-            "confusions": {split: _matrices(folder / f"confusion-{split}.npz") for split in evaluations},
-            "analysis": analysis,
+    values: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "commit": ", ".join(commits_of(folder, run)) or None,
+        "train": read_json(folder / "train.json"),
+        "texts": {file: (folder / file).read_text(encoding="utf-8") for file in _TEXTS if (folder / file).exists()},
+        "groups": _regrouped(folder / "log.jsonl"),
+        "evaluations": evaluations,
+        "protocols": {
+            path.name: {file.stem.removeprefix("evaluation-"): read_json(file) for file in _evaluations(path)}
+            for path in sorted(folder.iterdir())
+            if path.is_dir() and _evaluations(path)
         },
-        indent=None,
-    )
+        "confusions": {split: _matrices(folder / f"confusion-{split}.npz") for split in evaluations},
+        "analysis": analysis,
+    }
+    if target.exists():
+        # What is there stays, unless this is the same with more: another split, protocol or analysis.
+        known = read_json(target)
+        if known["fingerprint"] != fingerprint or not _parts(known) < _parts(values):
+            return False
+    write_json(target, values, indent=None)
     return True
+
+
+def _parts(values: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """What kept numbers have."""
+    found = {(key, name) for key in ("evaluations", "analysis") for name in values[key]}
+    return found | {(name, split) for name, own in values.get("protocols", {}).items() for split in own}
 
 
 def restore(run: Path, kept: Path, fingerprint: str, splits: Sequence[str], say: Callable[[str], None]) -> list[str]:
@@ -94,7 +102,9 @@ def restore(run: Path, kept: Path, fingerprint: str, splits: Sequence[str], say:
         if values["fingerprint"] != fingerprint:
             say(f"{path}: of other config values; it is trained anew")
             continue
-        if path.stem != PHASE_ONE and not set(splits) <= set(values["evaluations"]):
+        lacking = [split for split in splits if split not in values["evaluations"]]
+        if path.stem != PHASE_ONE and lacking:
+            say(f"{path}: has no numbers of {', '.join(lacking)}; it is trained anew, and completed then")
             continue
         _write(run, folder, values)
         restored.append(path.stem)
@@ -109,7 +119,7 @@ def add_facts(path: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
 
 def is_kept(folder: Path) -> bool:
     """Whether an arm folder was restored: its numbers are there, its weights are not."""
-    return (folder / _MARK).exists()
+    return (folder / _MARK).exists() and not (folder / "weights.safetensors").exists()
 
 
 def is_complete(folder: Path, splits: Sequence[str]) -> bool:

@@ -2,16 +2,16 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hs3seg import __version__
 from hs3seg.analysis import SupervisionPlan
-from hs3seg.builders import make_network, make_stages
+from hs3seg.builders import make_fuse, make_network, make_stages, make_supervised
 from hs3seg.config import Config
 from hs3seg.engine import Runtime
-from hs3seg.errors import RunFolderError
+from hs3seg.errors import PlanError, RunFolderError
 from hs3seg.files import is_unfinished, read_json, write_json
 from hs3seg.pipeline.arms import Setting, arm_epochs, arm_plan, arm_split
 from hs3seg.pipeline.source import source_commit
@@ -21,6 +21,7 @@ from hs3seg.pipeline.steps import (
     open_session,
     profile_step,
     train_step,
+    write_profile,
 )
 from hs3seg.report import build_report
 from hs3seg.taxonomy import Taxonomy
@@ -48,9 +49,7 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
     for split in config.data.evaluate_splits:
         session.dataset(split)
     stages = make_stages(config, make_network(config, taxonomy))
-    for plan in (config.supervision.plan, config.supervision.manual_plan):
-        if plan:
-            SupervisionPlan.load(Path(plan)).check(taxonomy.names)
+    check_plans(config, taxonomy, stages)
     if "manual" in config.arms and not config.supervision.manual_plan:
         arm_plan(Setting(session, taxonomy, stages), "manual")  # says what is missing
     facts = claim_folder(config, session.runtime, resume=resume)
@@ -63,12 +62,12 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
     for arm in config.arms:
         plans[arm] = arm_plan(setting, arm)
         if session.runtime.is_main:
-            write_json(path / "profile.json", profile_step(config, taxonomy, plans))
+            write_profile(path / "profile.json", profile_step(config, taxonomy, plans))
         folder = path / "arms" / arm
         train_step(session, plans[arm], folder, arm=arm, split=arm_split(plans[arm]), epochs=arm_epochs(setting, arm))
         for split in config.data.evaluate_splits:
             if not is_evaluated(config, folder, split, session.dataset(split)):
-                evaluate_step(session, folder, split)
+                evaluate_step(session, folder, split, out=folder)
         if session.runtime.is_main:
             facts["seconds"] += time.monotonic() - began
             began = time.monotonic()
@@ -80,6 +79,35 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
         write_json(path / "results.json", results)
         build_report(path)
     return results
+
+
+def check_plans(config: Config, taxonomy: Taxonomy, stages: Sequence[str]) -> None:
+    """Puts plans by hand on the network, which refuses stages that it does not have.
+
+    Args:
+        config: The run.
+        taxonomy: Of its data.
+        stages: That phase one measures.
+
+    Raises:
+        PlanError: a plan does not fit the data, or k-means has no features of its stages.
+        NetworkError: it does not fit the network, or cannot be fused.
+    """
+    for key in ("plan", "manual_plan"):
+        file = getattr(config.supervision, key)
+        if not file:
+            continue
+        plan = SupervisionPlan.load(Path(file))
+        plan.check(taxonomy.names)
+        if key == "plan" and "hs3_fuse" in config.arms:
+            make_supervised(config, make_fuse(config, plan, taxonomy), taxonomy)
+        make_supervised(config, plan, taxonomy)
+        unknown = [stage for stage in plan.stage_names if stage not in stages]
+        if key == "plan" and "kmeans" in config.arms and unknown:
+            raise PlanError(
+                f"{file}: stage '{unknown[0]}' is none of supervision.stages ({', '.join(stages)}), so phase one would"
+                " measure no features of it for the arm 'kmeans'; set supervision.stages to the plan's"
+            )
 
 
 def claim_folder(config: Config, runtime: Runtime, *, resume: bool) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from hs3seg.data.cityscapes import Cityscapes
 from hs3seg.data.cityscapes_scores import instance_counter
 from hs3seg.data.loader import Center, Order
 from hs3seg.data.uniform import find_centroids, uniform_order
-from hs3seg.engine import Evaluation, Job, Reporter, Runtime, alone_in, evaluate, finished, train
+from hs3seg.engine import Evaluation, Job, Reporter, Runtime, alone_in, check_finished, evaluate, finished, train
 from hs3seg.errors import ConfigError
 from hs3seg.files import read_json, write_atomically, write_json
 from hs3seg.nn import count_cost
@@ -89,18 +89,9 @@ def train_step(
         split: `train`, `reduced` or any split of the data.
         epochs: Length of this training in those of the config, for controls of equal compute.
     """
-    config, runtime, reporter = session.config, session.runtime, session.reporter
-    settings = config.train.model_copy(update={"epochs": max(1, round(config.train.epochs * epochs))})
+    runtime, reporter = session.runtime, session.reporter
     dataset = session.dataset(split)
-    identity: dict[str, Any] = {
-        "arm": arm,
-        "config": config.fingerprint(),
-        "plan": _hash(plan_groups(plan)),
-        "split": split,
-        "images": _hash(list(dataset.names)),
-    }
-    if settings.epochs != config.train.epochs:
-        identity["epochs"] = settings.epochs
+    settings, identity = _settings_and_identity(session, plan, arm, split, epochs)
     label = f"train {arm}" if arm != "phase_one" else "phase one"
     # Before all masks are read, and in a folder that may not be written to. Processes look one after the other, and
     # somebody else's training may end in between: what one of them has seen holds for all.
@@ -115,6 +106,34 @@ def train_step(
             reporter.say(f"{label}: already done")
             return
         _train(session, plan, folder, dataset, settings, identity, label)
+
+
+def check_trained(
+    session: Session, plan: SupervisionPlan, folder: Path, *, arm: str, split: str, epochs: float = 1.0
+) -> None:
+    """Refuses the numbers of a finished training that is not the one of a plan; arguments as of `train_step`.
+
+    Raises:
+        CheckpointError: it is another one: of other groups, images, settings or length.
+    """
+    check_finished(folder, _settings_and_identity(session, plan, arm, split, epochs)[1])
+
+
+def _settings_and_identity(
+    session: Session, plan: SupervisionPlan, arm: str, split: str, epochs: float
+) -> tuple[TrainConfig, dict[str, Any]]:
+    config = session.config
+    settings = config.train.model_copy(update={"epochs": max(1, round(config.train.epochs * epochs))})
+    identity: dict[str, Any] = {
+        "arm": arm,
+        "config": config.fingerprint(),
+        "plan": _hash(plan_groups(plan)),
+        "split": split,
+        "images": _hash(list(session.dataset(split).names)),
+    }
+    if settings.epochs != config.train.epochs:
+        identity["epochs"] = settings.epochs
+    return settings, identity
 
 
 def _train(
@@ -186,11 +205,13 @@ def analyze_step(
     result = _evaluate(session, trained, split, with_embeddings=needs_embeddings, per_image=True, label="analysis")
     if session.runtime.is_main:
         out.mkdir(parents=True, exist_ok=True)
+        # The matrices say that all is there: the old ones go first, or a kill would leave them beside new files.
+        path.unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
         if needs_embeddings:
             _save_arrays(out / "embeddings.npz", result.embeddings)
         if result.per_image is not None:
             save_per_image(per_image, result.per_image)
-        mark.unlink(missing_ok=True)
         save_confusions(path, result.confusions)
         session.dataset(split).taxonomy.save(out / "taxonomy.toml")  # for `hs3 plan`, which sees no data
         write_json(mark, source)
@@ -203,7 +224,8 @@ def plan_step(
 ) -> SupervisionPlan:
     """Groups the classes of every stage and writes plan.toml, with analysis.json beside the matrices.
 
-    A plan that is there already is kept, since a person may have edited it.
+    A plan that is there already is kept, since a person may have edited it. One that nobody has edited is made anew
+    where the matrices are others now.
 
     Args:
         session: Config and progress.
@@ -212,12 +234,14 @@ def plan_step(
         plan_path: To write; of plan-NAME.toml the analysis is analysis-NAME.json.
         changes: Values of `[supervision]` that this plan has otherwise.
     """
-    if plan_path.exists():
+    settings = session.config.supervision.model_copy(update=changes)
+    embeddings = confusion.with_name("embeddings.npz") if settings.method == "kmeans" else None
+    facts = confusion.with_name(plan_path.stem.replace("plan", "analysis", 1) + ".json")
+    source = _hash_arrays(confusion) + (_hash_arrays(embeddings) if embeddings else "")
+    if plan_path.exists() and not _is_outdated(session, plan_path, facts, source):
         plan = SupervisionPlan.load(plan_path)
         plan.check(taxonomy.names)
         return plan
-    settings = session.config.supervision.model_copy(update=changes)
-    embeddings = confusion.with_name("embeddings.npz")
     study = analyze(
         load_confusions(confusion),
         taxonomy.names,
@@ -229,14 +253,29 @@ def plan_step(
         aspect=settings.aspect,
         gamma=settings.gamma,
         seed=session.config.seed,
-        embeddings=load_embeddings(embeddings) if settings.method == "kmeans" else None,
+        embeddings=load_embeddings(embeddings) if embeddings else None,
     )
-    write_json(confusion.with_name(plan_path.stem.replace("plan", "analysis", 1) + ".json"), study.to_dict())
     study.plan.save(plan_path)
+    write_json(facts, study.to_dict() | {"made_of": source, "made": _hash_text(plan_path)})
     if study.absent:
         absent = ", ".join(taxonomy.names[c] for c in study.absent)
         session.reporter.say(f"the analysis split has no pixel of {absent}: where they are grouped means nothing")
     return study.plan
+
+
+def _is_outdated(session: Session, plan_path: Path, facts: Path, source: str) -> bool:
+    """Whether a plan is to be made anew: its matrices are gone, and nobody has edited it."""
+    known = read_json(facts) if facts.exists() else {}
+    if known.get("made_of", source) == source:  # older versions did not tell
+        return False
+    if known.get("made") != _hash_text(plan_path):
+        session.reporter.say(
+            f"{plan_path}: made of other matrices than are there now, and edited since: it is kept; delete it to have"
+            " it made anew"
+        )
+        return False
+    session.reporter.say(f"{plan_path}: made of other matrices than are there now; it is made anew")
+    return True
 
 
 def evaluate_step(
@@ -248,10 +287,17 @@ def evaluate_step(
         session: Config, runtime and progress.
         weights: Weight file, or its folder.
         split: Of the session's data.
-        out: Folder to write to; default: that of the weights, with a bridge a folder of its name below it.
+        out: Folder to write to; default: that of the weights, with a bridge a folder of its name below it, and with
+            another protocol or size than an evaluation that is there already `asked-...` below it.
         bridge: File that maps the network's classes to those of the data.
     """
     folder = out or (weights if weights.is_dir() else weights.parent) / (f"bridge-{bridge.stem}" if bridge else "")
+    if out is None and (folder / f"evaluation-{split}.json").exists():
+        way = _way(session.config)
+        if not _is_same_way(read_json(folder / f"evaluation-{split}.json"), way):
+            # The arm's own score, which tables compare with other arms', stays what it is.
+            folder = folder / f"asked-{_hash(way)[:8]}"
+            session.reporter.say(f"evaluated otherwise than {folder.parent} is on {split}; written to {folder}")
     path = folder / f"evaluation-{split}.json"
     trained = load_trained(weights)
     if bridge:
@@ -270,7 +316,10 @@ def evaluate_step(
         per_image=True,
         label=f"evaluate on {split}",
     )
-    values = result.to_dict() | {"images": _hash(list(session.dataset(split).names))}
+    values = result.to_dict() | {
+        "images": _hash(list(session.dataset(split).names)),
+        "resize": _way(session.config)["resize"],
+    }
     if session.runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         save_confusions(folder / f"confusion-{split}.npz", result.confusions)
@@ -295,10 +344,30 @@ def is_evaluated(config: Config, folder: Path, split: str, dataset: Segmentation
     if not path.exists():
         return False
     found = read_json(path)
-    asked = json.loads(json.dumps(asdict(make_protocol(config.evaluation))))
     if dataset is not None and "images" in found and found["images"] != _hash(list(dataset.names)):
         return False  # images came or went since
-    return bool(found.get("protocol") == asked) and ("boundary_f" in found or not config.evaluation.boundaries)
+    return _is_same_way(found, _way(config)) and ("boundary_f" in found or not config.evaluation.boundaries)
+
+
+def _way(config: Config) -> dict[str, Any]:
+    """How images are looked at, as plain values of JSON."""
+    way = {"protocol": asdict(make_protocol(config.evaluation)), "resize": config.augment.resize}
+    plain: dict[str, Any] = json.loads(json.dumps(way))
+    return plain
+
+
+def _is_same_way(found: Mapping[str, Any], way: Mapping[str, Any]) -> bool:
+    # Older versions did not tell the size, which the config's fingerprint has.
+    return all(found.get(key, way[key] if key == "resize" else None) == way[key] for key in way)
+
+
+def write_profile(path: Path, profile: Mapping[str, Any]) -> None:
+    """Writes profile.json; arms that it had before stay in it, if they are of the same network and size."""
+    tables = ("training", "inference_of")
+    known = read_json(path) if path.exists() else {}
+    if all(known.get(key) == value for key, value in profile.items() if key not in tables):
+        profile = {**profile, **{key: {**known.get(key, {}), **profile[key]} for key in tables}}
+    write_json(path, profile)
 
 
 def profile_step(config: Config, taxonomy: Taxonomy, plans: Mapping[str, SupervisionPlan]) -> dict[str, Any]:
@@ -443,6 +512,24 @@ def _digest(weights: Path) -> str:
         return str(weights)
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _hash_text(path: Path) -> str:
+    return _hash(path.read_text(encoding="utf-8"))
+
+
+def _hash_arrays(path: Path) -> str:
+    """Of the content: the file itself has times in it."""
+    with np.load(path, allow_pickle=False) as file:
+        return _hash([[name, file[name].shape, _rounded(file[name])] for name in sorted(file.files)])
+
+
+def _rounded(array: Any) -> str:
+    """Text of an array as kept numbers have it."""
+    values = np.asarray(array)
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64).round(6) + 0.0
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def _hash(value: Any) -> str:

@@ -67,6 +67,25 @@ def test_numbers_that_do_not_fit_stay_where_they_are(run: Path, tmp_path: Path) 
     assert restore(other, tmp_path / "nowhere", "abc", ["val"], said.append) == []
 
 
+def test_kept_numbers_are_completed_and_never_lessened(run: Path, tmp_path: Path) -> None:
+    kept, other, said = tmp_path / "kept", tmp_path / "other", list[str]()
+    assert store(run, "hs3", kept / "hs3.json", "abc")
+    assert restore(other, kept, "abc", ["val", "test"], said.append) == []
+    assert "hs3.json: has no numbers of test; it is trained anew, and completed then" in said[0]
+    write_json(run / "arms/hs3/evaluation-test.json", {"miou": 0.4})
+    np.savez(run / "arms/hs3/confusion-test.npz", final=np.eye(3, dtype=np.int64))
+    assert not store(run, "hs3", kept / "hs3.json", "of another recipe")
+    assert store(run, "hs3", kept / "hs3.json", "abc")
+    assert set(json.loads((kept / "hs3.json").read_text())["evaluations"]) == {"val", "test"}
+    (run / "arms/hs3/evaluation-test.json").unlink()
+    write_json(run / "arms/hs3/more/evaluation-val.json", {"miou": 0.7})
+    assert not store(run, "hs3", kept / "hs3.json", "abc")  # test would be lost
+    assert restore(other, kept, "abc", ["val", "test"], said.append) == ["hs3"]
+    # A training anew, in the place of restored numbers, has weights.
+    (other / "arms/hs3/weights.safetensors").touch()
+    assert not is_kept(other / "arms/hs3")
+
+
 def test_early_trainings_name_the_commit_that_they_were_kept_with_or_that_the_run_began_with(
     run: Path, tmp_path: Path
 ) -> None:

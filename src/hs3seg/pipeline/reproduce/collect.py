@@ -10,6 +10,7 @@ import numpy as np
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.files import read_json
+from hs3seg.pipeline.compare import check_protocols
 from hs3seg.pipeline.kept import STUDY, commits_under
 from hs3seg.pipeline.reproduce.queue import Ready
 from hs3seg.pipeline.reproduce.settings import describe
@@ -43,7 +44,23 @@ def collect(ready: Sequence[Ready], seeds: Sequence[int]) -> Found:
                 values = _measured(own, path, trained, facts.get("gmacs", {}).get(trained))
                 if values is not None:
                     arms.setdefault(name, {})[seed] = values | {"trained_as": trained}
+        _check_protocols(own, arms)
     return found
+
+
+def _check_protocols(own: Ready, arms: dict[str, dict[int, dict[str, Any]]]) -> None:
+    """Numbers of two protocols in one table would be compared by whoever reads it."""
+    seeds = {seed for values in arms.values() for seed in values}
+    for split in own.config.data.evaluate_splits:
+        found = {
+            seed: {
+                values[seed]["trained_as"]: {split: _evaluation(own, seed, values[seed]["trained_as"], split)}
+                for values in arms.values()
+                if seed in values and values[seed]["splits"]
+            }
+            for seed in seeds
+        }
+        check_protocols(own.folder, split, found)
 
 
 def _measured(own: Ready, path: Path, arm: str, gmacs: float | None) -> dict[str, Any] | None:
@@ -52,9 +69,8 @@ def _measured(own: Ready, path: Path, arm: str, gmacs: float | None) -> dict[str
         plan = path / "plan.toml"
         return {"num_groups": SupervisionPlan.load(plan).num_groups, "splits": {}} if plan.exists() else None
     splits = {split: _scores(folder / f"evaluation-{split}.json") for split in own.config.data.evaluate_splits}
-    splits = {split: scores for split, scores in splits.items() if scores}
-    if not splits:
-        return None
+    if not all(splits.values()):
+        return None  # not evaluated to the end: no split may stand for another
     protocols = {
         name: {split: _scores(folder / name / f"evaluation-{split}.json") for split in splits}
         for name in own.setting.protocols

@@ -1,5 +1,6 @@
 """The trainings of a study one after the other, with the time that is left; what is done is never done again."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.builders import make_network, make_stages, make_supervised, network_size
 from hs3seg.config import Config, load_config
-from hs3seg.errors import RunFolderError
+from hs3seg.errors import CheckpointError, RunFolderError
 from hs3seg.files import read_json, write_json
 from hs3seg.nn import count_cost
 from hs3seg.pipeline import arms
@@ -24,12 +25,14 @@ from hs3seg.pipeline.run import claim_folder, run
 from hs3seg.pipeline.source import source_commit
 from hs3seg.pipeline.steps import (
     Session,
+    check_trained,
     evaluate_step,
     is_evaluated,
     open_session,
     plan_step,
     profile_step,
     train_step,
+    write_profile,
 )
 from hs3seg.report import build_report
 from hs3seg.report.markup import duration
@@ -217,7 +220,7 @@ def run_setting(own: Ready, seed: int, seconds: float, clock: Clock, *, quiet: b
         if session.runtime.is_main:
             _add_seconds(path / "run.json", time.monotonic() - began)
     if session.runtime.is_main:
-        write_json(path / "profile.json", profile_step(config, taxonomy, plans))
+        write_profile(path / "profile.json", profile_step(config, taxonomy, plans))
         build_report(path)
         if own.setting.names:
             compare_runs(own.folder, own.setting.name, command)
@@ -233,16 +236,39 @@ def _train(own: Ready, place: arms.Setting, name: str, plan: SupervisionPlan) ->
     if arm != name:
         session.reporter.say(f"{name}: the groups are those of {arm}; it is not trained twice")
     epochs = arms.arm_epochs(place, arm) if arm in own.setting.arms else 1.0
-    if not is_complete(folder, config.data.evaluate_splits):  # kept numbers have no weights, and need none
-        train_step(session, plan, folder, arm=arm, split=arms.arm_split(plan), epochs=epochs)
+    split = arms.arm_split(plan)
+    if is_complete(folder, config.data.evaluate_splits):  # kept numbers have no weights, and need none
+        _check(own, session, plan, folder, arm=arm, split=split, epochs=epochs)
+    else:
+        if session.runtime.is_main and is_kept(folder):
+            shutil.rmtree(folder)  # numbers of some splits, of weights that are not here
+        session.runtime.barrier()
+        train_step(session, plan, folder, arm=arm, split=split, epochs=epochs)
     _evaluate(session, folder, folder)
     for protocol, words in own.setting.protocols.items():
         other = Session(protocol_config(path, words), session.runtime, session.reporter)
         _evaluate(other, folder, folder / protocol)
-    if own.setting.submit and not (folder / "submission.zip").exists():
+    if own.setting.submit and is_kept(folder):
+        session.reporter.say(f"{name}: kept numbers have no weights, so nothing is packed for the server")
+    elif own.setting.submit and not (folder / "submission.zip").exists():
         _submit(config, folder)
         session.runtime.barrier()
     return folder
+
+
+def _check(
+    own: Ready, session: Session, plan: SupervisionPlan, folder: Path, *, arm: str, split: str, epochs: float
+) -> None:
+    """Refuses numbers of another training than this one: [online] and plans by hand are not in the fingerprint."""
+    try:
+        check_trained(session, plan, folder, arm=arm, split=split, epochs=epochs)
+    except CheckpointError as error:
+        if not is_kept(folder):
+            raise
+        raise RunFolderError(
+            f"kept numbers of {folder.name} in {own.kept} are not those asked for ({error}); give --keep and --runs"
+            " other folders, or ask for what was trained"
+        ) from None
 
 
 def _evaluate(session: Session, folder: Path, out: Path) -> None:

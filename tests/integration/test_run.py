@@ -1,7 +1,9 @@
 """The whole run on small data: every file, every step alone, the same result after any interruption."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +237,24 @@ def test_a_user_with_a_folder(folder_data: Path, tmp_path: Path, hs3: Call) -> N
         assert np.array(mask).max() < 3
     with Image.open(tmp_path / "out" / "p 0-overlay.png") as overlay:
         assert overlay.mode == "RGB"
+
+
+def test_masks_that_were_repaired_after_a_training_are_pointed_out(
+    folder_data: Path, tmp_path: Path, hs3: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'name = "x"\n[data]\nkind = "folder"\nroot = "{folder_data}"\n[augment]\ncrop = [32, 48]\n')
+    out = tmp_path / "one"
+    train = ["train", config, "--out", out, "--train.epochs", "1", "--train.batch_size", "2"]
+    hs3(*train)
+    capsys.readouterr()
+    assert main([*map(str, train)]) == 0
+    assert "written after it" not in capsys.readouterr().err
+    mask = next(path for path in sorted(folder_data.glob("masks/train/*.png")))
+    os.utime(mask, (time.time() + 5, time.time() + 5))
+    assert main([*map(str, train)]) == 0
+    told = capsys.readouterr().err
+    assert f"1 of its images or masks were written after it, such as {mask}; where their content changed" in told
 
 
 def test_profile_and_keys(config: Path, hs3: Call) -> None:

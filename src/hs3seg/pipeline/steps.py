@@ -97,6 +97,11 @@ def train_step(
     # somebody else's training may end in between: what one of them has seen holds for all.
     if runtime.any(finished(folder, identity)):
         reporter.say(f"{label}: already done")
+        if runtime.is_main and (newer := _newer(dataset, folder / "train.json")):
+            reporter.say(
+                f"{label}: {len(newer)} of its images or masks were written after it, such as {newer[0]}; where their"
+                f" content changed, delete {folder} to train it anew"
+            )
         return
     with ExitStack() as lock:
         if runtime.is_main:
@@ -117,6 +122,13 @@ def check_trained(
         CheckpointError: it is another one: of other groups, images, settings or length.
     """
     check_finished(folder, _settings_and_identity(session, plan, arm, split, epochs)[1])
+
+
+def _newer(dataset: SegmentationDataset, path: Path) -> list[str]:
+    """Files of a data set that were written after one: repaired masks, say, but also a copy of the same."""
+    written = path.stat().st_mtime
+    files = (Path(file) for index in range(len(dataset)) for file in dataset.files(index))
+    return [str(file) for file in dict.fromkeys(files) if file.exists() and file.stat().st_mtime > written]
 
 
 def _settings_and_identity(

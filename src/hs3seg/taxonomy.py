@@ -46,7 +46,8 @@ class Taxonomy:
                 raise DataError(f"class '{name}' has colour {colour}; a colour is three integers 0..255")
         if 0 <= self.ignore_index < len(self.names):
             raise DataError(
-                f"ignore_index {self.ignore_index} is also the id of class '{self.names[self.ignore_index]}'; take 255"
+                f"ignore_index {self.ignore_index} is also the id of class '{self.names[self.ignore_index]}'; take"
+                f" {_free_label(len(self.names))}"
             )
 
     @property
@@ -66,10 +67,11 @@ class Taxonomy:
 
     @classmethod
     def from_names(
-        cls, names: Iterable[str], colours: Iterable[Colour] | None = None, ignore_index: int = 255
+        cls, names: Iterable[str], colours: Iterable[Colour] | None = None, ignore_index: int | None = None
     ) -> "Taxonomy":
-        """Makes a taxonomy; without colours, distinct ones are generated."""
+        """Makes a taxonomy; without colours, distinct ones are generated, and pixels of no class are 255 or 65535."""
         names = tuple(names)
+        ignore_index = _free_label(len(names)) if ignore_index is None else ignore_index
         return cls(names, tuple(colours) if colours is not None else distinct_colours(len(names)), ignore_index)
 
     def to_dict(self) -> dict[str, Any]:
@@ -265,6 +267,11 @@ class Grouping:
         """A colour per group: that of its heaviest (default: first) class."""
         weights = list(weights) if weights is not None else [0.0] * self.num_classes
         return tuple(colours[max(group, key=lambda c: weights[c])] for group in self.groups)
+
+
+def _free_label(num_classes: int) -> int:
+    """The usual label of pixels without a class that is none of the classes' ids."""
+    return next((label for label in (255, 65535) if label >= num_classes), -1)
 
 
 def distinct_colours(count: int) -> tuple[Colour, ...]:

@@ -29,6 +29,17 @@ from tests.integration.conftest import Fails
         (["profile", "hrnet_w19"], "nearest: 'hrnet_w18"),
         (["profile"], "--list"),
         (["predict", "x.jpg"], "--weights"),
+        (["run", "x.toml", "--resum"], "unknown option '--resum' of `hs3 run`; nearest: '--resume'"),
+        (["run", "--resum", "x.toml"], "nearest: '--resume'"),
+        (["evaluate", "x", "--spilt", "test"], "nearest: '--split'"),
+        (["profile", "hrnet_w18_small", "--clases", "5"], "nearest: '--classes'"),
+        (["profile", "hrnet_w18_small", "--train.epochs", "5"], "unknown option '--train.epochs'"),
+        (["data", "init", "x", "--data.masks", "fine"], "takes no '--data.masks'; set such values in the hs3.toml"),
+        (["data", "unpack", "x", "y", "--data.masks", "fine"], "takes no '--data.masks'"),
+        (["compare", "x.toml", "--seed", "3"], "did you mean --seeds?"),
+        (["compare", "x.toml", "--run_dir=y"], "did you mean --out?"),
+        (["compare", "--page", "--out", "y", "--train.epochs", "3"], "unknown option '--train.epochs'"),
+        (["predict", "x.jpg", "--skip-existing", "--weights", "no"], "does not exist"),  # as --skip_existing
     ],
 )
 def test_wrong_words(words: list[str], message: str, fails: Fails) -> None:
@@ -46,11 +57,30 @@ def test_wrong_words(words: list[str], message: str, fails: Fails) -> None:
         (["--supervision.stages", '["stage5"]'], "modules that begin with 'stage': stage2, stage3, stage4"),
         (["--supervision.plan", "no.toml"], "plan 'no.toml' does not exist"),
         (["--network.pretrained", "no.pth"], "'no.pth' do not exist"),
+        (["--augment.crop", "32"], "'augment.crop' has 1 value; must be more"),
+        (["--arms", "[]"], "arms = [] trains nothing"),
+        (["--seed", "99999999999999999999"], "'seed' = 99999999999999999999; must be less than or equal to 4294967295"),
+        (["--evaluation.scales", "[]"], "give at least one"),
+        (["--evaluation.stride", "10,10"], "without a crop"),
+        (
+            ["--loss.kind", "ohem", "--loss.label_smoothing", "0.1"],
+            "loss.label_smoothing = 0.1 with loss.kind = 'ohem'",
+        ),
+        (["--arms", "hs3_fuse", "--fuse.mid", "64", "--fuse.gmacs", "3"], "leave out one of both"),
     ],
 )
 def test_wrong_values(words: list[str], message: str, config: Path, tmp_path: Path, fails: Fails) -> None:
     assert message in fails("run", config, "--run_dir", tmp_path / "run", *words)
     assert not (tmp_path / "run").exists()  # so that the corrected command finds it free
+
+
+def test_places_that_cannot_be_written_are_no_bug_of_ours(config: Path, tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file" / "run", tmp_path / "file"):
+        message = fails("run", config, "--run_dir", place)
+        assert f"'{tmp_path / 'file'}" in message
+        assert "Traceback" not in message
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_wrong_masks_are_named_before_training(folder_data: Path, config: Path, tmp_path: Path, fails: Fails) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hs3seg.config import Config, describe_keys, load_config, without_other_kinds
+from hs3seg.config import Config, config_of_folder, describe_keys, load_config, without_other_kinds
 from hs3seg.config.data import SHARED_KEYS
 from hs3seg.config.sections import _ADDED_LATER
 from hs3seg.errors import ConfigError
@@ -132,6 +132,27 @@ def test_wrong_files_name_file_key_and_remedy(file: Path, text: str, words: list
     for word in [str(file), *words]:
         assert word in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_byte_order_mark_and_a_folder_in_the_files_place(file: Path) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load_config(file).name == "run"
+    with pytest.raises(ConfigError, match="is a folder; give the config file$"):
+        load_config(file.parent)
+    (file.parent / "hs3.toml").touch()
+    with pytest.raises(ConfigError, match="is a folder; give the config file, such as .*hs3.toml"):
+        load_config(file.parent)
+
+
+def test_an_image_called_as_a_split_makes_none(tmp_path: Path) -> None:
+    for name in ("images/test.png", "masks/test.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert config_of_folder(tmp_path).data.evaluate_splits == ("val",)
+    (tmp_path / "test.txt").touch()
+    assert config_of_folder(tmp_path).data.evaluate_splits == ("test",)
+    (tmp_path / "images" / "val").mkdir()
+    assert config_of_folder(tmp_path).data.evaluate_splits == ("val", "test")
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -116,3 +116,12 @@ def test_merging_shares_instead_of_counts_is_refused() -> None:
     with pytest.raises(PlanError, match="raw pixel counts"):
         Grouping.identity(2).merge(np.array([[0.9, 0.1], [0.2, 0.8]]))
     assert (Grouping.identity(2).merge(np.array([[9.0, 1.0], [2.0, 8.0]])) == [[9, 1], [2, 8]]).all()
+
+
+def test_the_ignore_label_is_none_of_many_classes() -> None:
+    names = [f"c{i}" for i in range(300)]
+    assert Taxonomy.from_names(names).ignore_index == 65535
+    assert Taxonomy.from_names(names[:255]).ignore_index == 255
+    assert Taxonomy.from_names(names[:256]).ignore_index == 65535
+    with pytest.raises(DataError, match="ignore_index 255 is also the id of class 'c255'; take 65535"):
+        Taxonomy.from_names(names, ignore_index=255)

@@ -135,6 +135,19 @@ def make_supervised(config: Config, plan: SupervisionPlan, taxonomy: Taxonomy) -
     return supervise(network, plan=plan, example=example)
 
 
+def check_loss(config: Config) -> None:
+    """Refuses what the loss would pass over.
+
+    Raises:
+        ConfigError: label smoothing for a loss that has none.
+    """
+    if config.loss.label_smoothing and config.loss.kind != "cross_entropy":
+        raise ConfigError(
+            f"loss.label_smoothing = {config.loss.label_smoothing:g} with loss.kind = '{config.loss.kind}', which has"
+            " none; set it to 0, or loss.kind = 'cross_entropy'"
+        )
+
+
 def make_loss(config: Config, model: Supervised, taxonomy: Taxonomy, labels: LabelStatistics) -> HierarchicalLoss:
     """Eq. 1 with the config's per-pixel loss; class weights are recomputed for the groups of each stage.
 
@@ -142,6 +155,7 @@ def make_loss(config: Config, model: Supervised, taxonomy: Taxonomy, labels: Lab
     """
     plan = model.plan
     settings = config.loss
+    check_loss(config)
     options: dict[str, Any] = {}
     if settings.kind == "ohem":
         options = {"threshold": settings.ohem_threshold, "min_kept": settings.ohem_min_kept}

@@ -10,6 +10,7 @@ from typing import Any
 
 from hs3seg.analysis import SupervisionPlan
 from hs3seg.cli import show
+from hs3seg.cli.parser import refuse
 from hs3seg.config import Config, config_of_folder, describe_keys, load_config
 from hs3seg.errors import ConfigError, PlanError, RunFolderError, nearest
 
@@ -34,7 +35,10 @@ def demo(options: Namespace, overrides: list[str]) -> Result:
 
 def run(options: Namespace, overrides: list[str]) -> Result:
     """All steps of a config."""
-    return _run(load_config(Path(options.config), overrides), resume=options.resume)
+    config = load_config(Path(options.config), overrides)
+    if not config.arms:
+        raise ConfigError('arms = [] trains nothing; give at least one, e.g. --arms \'["deep_supervision", "hs3"]\'')
+    return _run(config, resume=options.resume)
 
 
 def _run(config: Config, *, resume: bool) -> Result:
@@ -51,12 +55,18 @@ def compare(options: Namespace, overrides: list[str]) -> Result:
     from hs3seg import pipeline
 
     if options.page:
+        refuse("compare", overrides)
         if not options.out:
             raise ConfigError("hs3 compare --page needs the folder of the comparison: --out DIR")
         name = Path(options.out).resolve().name
         return pipeline.compare_runs(Path(options.out), name, against=options.against), show.comparison
     if not options.config:
         raise ConfigError("hs3 compare needs a config file, or --page --out DIR")
+    for word, meant in (("--seed", "--seeds"), ("--run_dir", "--out"), ("--run-dir", "--out")):
+        if any(override.partition("=")[0] == word for override in overrides):
+            raise ConfigError(
+                f"hs3 compare has no use for {word}: each arm is trained with several; did you mean {meant}?"
+            )
     config = load_config(Path(options.config), overrides)
     arms = [_SHORT.get(word.strip(), word.strip()) for word in options.arms.split(",")] if options.arms else config.arms
     config = load_config(Path(options.config), [*overrides, "--arms", json.dumps(arms)])
@@ -336,6 +346,7 @@ def profile(options: Namespace, overrides: list[str]) -> Result:
     if not options.network:
         raise ConfigError("`hs3 profile` needs a network's name or a config file; --list lists the networks")
     if not options.network.endswith(".toml"):
+        refuse("profile", overrides)
         fuse, widths = _numbers("--fuse", options.fuse), _numbers("--widths", options.widths)
         if widths and len(widths) != 2:
             raise ConfigError(f"--widths {options.widths}; give two numbers, MID,KEY, e.g. --widths 192,96")
@@ -374,6 +385,9 @@ def data(options: Namespace, overrides: list[str]) -> Result:
         return _check(options, path, overrides)
     from hs3seg import pipeline
 
+    if overrides:
+        what = "the hs3.toml that it writes" if options.action == "init" else "the config that reads the folder"
+        raise ConfigError(f"`hs3 data {options.action}` takes no '{overrides[0]}'; set such values in {what}")
     if options.action == "init":
         values = pipeline.init_step(
             path,

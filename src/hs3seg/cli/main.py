@@ -50,14 +50,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         advice = "" if again is None else f"; what was done is saved. Give the same command{again} to go on."
         print(f"hs3: interrupted{advice}", file=sys.stderr)
         return 130
+    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        if error.filename is None:
+            return _ours()
+        print(
+            f"hs3: '{error.filename}' cannot be read or written ({error.strerror}); give another place",
+            file=sys.stderr,
+        )
+        return 2
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; say nothing more, also not at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:
-        traceback.print_exc()
-        print("hs3: this is a bug of ours; please report it with the lines above", file=sys.stderr)
-        return 1
+        return _ours()
+
+
+def _ours() -> int:
+    traceback.print_exc()
+    print("hs3: this is a bug of ours; please report it with the lines above", file=sys.stderr)
+    return 1
 
 
 def _dispatch(words: list[str]) -> int:
@@ -75,7 +87,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in made:
         own, overrides = split_overrides(made[words[0]], words[1:])
         if words[0] not in _WITH_CONFIG:
-            refuse(made[words[0]], overrides)
+            refuse(words[0], overrides)
         own = [words[0], *own]
     try:
         options = parser.parse_args(own)

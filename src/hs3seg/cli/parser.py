@@ -327,30 +327,52 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
     return parser, made
 
 
+def config_keys() -> list[str]:
+    """Every key of a config; imported only where a word is neither an option nor has a dot."""
+    from hs3seg.config import describe_keys
+
+    return list(dict.fromkeys(key for key, _, _ in describe_keys()))
+
+
 def split_overrides(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
-    """Separates a command's own words from `--section.key value` overrides, wherever they stand."""
+    """Separates a command's own words from `--section.key value` overrides, wherever they stand.
+
+    Raises:
+        ConfigError: an option that the command does not have; the nearest is named.
+    """
     options = {name for action in parser._actions for name in action.option_strings}
     own: list[str] = []
     overrides: list[str] = []
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        name = word.partition("=")[0]
+        name, equals, value = word.partition("=")
         if not word.startswith("--") or word == "--" or name in options:
             own.append(word)
             continue
+        if "." not in name:
+            # `--dry_run` for --dry-run, and back; what is no top-level key of a config either is a slip of the pen.
+            alike = next((o for o in options if o.replace("-", "_") == name.replace("-", "_")), "")
+            if alike.startswith("--"):
+                own.append(f"{alike}{equals}{value}")
+                continue
+            keys = [key for key in config_keys() if "." not in key]
+            if name[2:].replace("-", "_") not in keys:
+                known = [*sorted(o for o in options if o.startswith("--")), *(f"--{key}" for key in keys)]
+                raise ConfigError(f"unknown option '{name}' of `{parser.prog}`; {nearest(name, known)}")
         overrides.append(word)
         if "=" not in word and rest:
             overrides.append(rest.pop(0))
     return own, overrides
 
 
-def refuse(parser: argparse.ArgumentParser, overrides: list[str]) -> None:
+def refuse(command: str, overrides: list[str]) -> None:
     """Error for a command that takes no config values.
 
     Raises:
         ConfigError: naming the nearest option.
     """
     if overrides:
+        parser = make_parser()[1][command]
         options = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
         raise ConfigError(f"unknown option '{overrides[0]}' of `{parser.prog}`; {nearest(overrides[0], options)}")

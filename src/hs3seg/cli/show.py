@@ -44,7 +44,8 @@ def run(result: dict[str, Any]) -> None:
         console.print("  merged: " + ("; ".join(merged) or "nothing, every class on its own"))
     for line in verdict(result):
         console.print(line)
-    console.print(f"plan:   {result['plan']}", soft_wrap=True)
+    if result["plan"]:
+        console.print(f"plan:   {result['plan']}", soft_wrap=True)
     console.print(f"report: {result['report']}", soft_wrap=True)
     console.print(f"time:   {result['seconds'] / 60:.1f} minutes")
 

@@ -45,7 +45,9 @@ def config_of_folder(folder: Path, overrides: Sequence[str] = ()) -> Config:
     }
     apply_overrides(values, overrides)
     if "evaluate_splits" not in values["data"]:
-        names = {path.stem for path in folder.glob("*/*")} | {path.stem for path in folder.glob("*")}
+        # Folders, and lists of a split: an image may be called test, too.
+        names = {path.name for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_dir()}
+        names |= {path.stem for path in folder.glob("*.txt")}
         values["data"]["evaluate_splits"] = [name for name in ("val", "test") if name in names] or ["val"]
     return config_from_dict(values, str(folder))
 

@@ -27,10 +27,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: file missing, empty or not TOML; unknown key (the nearest is named); wrong type or range.
     """
+    if path.is_dir():
+        own = f", such as {path / 'hs3.toml'}" if (path / "hs3.toml").is_file() else ""
+        raise ConfigError(f"'{path}' is a folder; give the config file{own}")
     if not path.is_file():
         raise ConfigError(f"config file '{path}' does not exist; start from one in configs/, or see `hs3 run --help`")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
     if not values:
@@ -197,7 +200,11 @@ def _explain(error: ValidationError) -> str:
             unknown.append(_unknown(".".join(str(part) for part in location), kind))
         elif item["type"] in ("missing", "union_tag_not_found"):
             key = "data.kind" if item["type"] == "union_tag_not_found" else key
-            missing.append(f"key '{key}' is missing")
+            if isinstance(last := location[-1] if location else "", int):
+                many = f"{last} value{'s' * (last != 1)}"
+                wrong.setdefault(f"'{key}' has {many}", []).append(f"more, see `hs3 keys`: {_described(key)}")
+            else:
+                missing.append(f"key '{key}' is missing")
         elif item["type"] == "union_tag_invalid":
             found = item["ctx"]["tag"]
             wrong.setdefault(f"'data.kind' = '{found}'", []).append(", ".join(f"'{kind}'" for kind in KINDS))
@@ -211,6 +218,10 @@ def _explain(error: ValidationError) -> str:
     ]
     more = f" (and {len(problems) - 2} more)" if len(problems) > 2 else ""
     return "; ".join(problems[:2]) + more
+
+
+def _described(key: str) -> str:
+    return next((field.description or "" for field in _KNOWN.get(key, {}).values()), "")
 
 
 def _without_kind(location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], str]:

@@ -227,7 +227,9 @@ class Config(Section):
 
     name: str = Field(description="name of the run, also of its folder")
     run_dir: str = Field("", description="folder of the run; empty = runs/NAME")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="of initial weights, data order, augmentation and splits")
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        0, description="of initial weights, data order, augmentation and splits"
+    )
     arms: tuple[ArmName, ...] = Field(
         ("none", "deep_supervision", "hs3"),
         description=f"what to train: {', '.join(get_args(ArmName))}; random and reversed are controls, the long ones"

@@ -8,10 +8,10 @@ from typing import Any
 
 from hs3seg import __version__
 from hs3seg.analysis import SupervisionPlan
-from hs3seg.builders import make_fuse, make_network, make_stages, make_supervised
+from hs3seg.builders import check_loss, make_fuse, make_network, make_protocol, make_stages, make_supervised
 from hs3seg.config import Config
 from hs3seg.engine import Runtime
-from hs3seg.errors import PlanError, RunFolderError
+from hs3seg.errors import ConfigError, PlanError, RunFolderError
 from hs3seg.files import is_unfinished, read_json, write_json
 from hs3seg.pipeline.arms import Setting, arm_epochs, arm_plan, arm_split
 from hs3seg.pipeline.source import source_commit
@@ -49,6 +49,7 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
     for split in config.data.evaluate_splits:
         session.dataset(split)
     stages = make_stages(config, make_network(config, taxonomy))
+    check_values(config)
     check_plans(config, taxonomy, stages)
     if "manual" in config.arms and not config.supervision.manual_plan:
         arm_plan(Setting(session, taxonomy, stages), "manual")  # says what is missing
@@ -79,6 +80,19 @@ def run(config: Config, *, resume: bool = False, quiet: bool = False) -> dict[st
         write_json(path / "results.json", results)
         build_report(path)
     return results
+
+
+def check_values(config: Config) -> None:
+    """Looks at values that contradict each other and would be met after hours only.
+
+    Raises:
+        ConfigError: some do.
+    """
+    make_protocol(config.evaluation)
+    check_loss(config)
+    fuse = config.fuse
+    if "hs3_fuse" in config.arms and fuse.gmacs is not None and (fuse.mid is not None or fuse.key is not None):
+        raise ConfigError("fuse.gmacs beside fuse.mid or fuse.key: a budget chooses the widths; leave out one of both")
 
 
 def check_plans(config: Config, taxonomy: Taxonomy, stages: Sequence[str]) -> None:

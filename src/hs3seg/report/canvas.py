@@ -9,6 +9,7 @@ import importlib.util
 import io
 import itertools
 import math
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -173,7 +174,10 @@ class Canvas:
 
 def text_width(text: object, size: float = 12, *, bold: bool = False) -> float:
     """Width in pixels of one line of text; system fonts are rarely wider than DejaVu, in which it is measured."""
-    return float(_font(100, bold).getlength(clean(text))) * size / 100
+    line = clean(text)
+    # DejaVu has no characters of East Asia; fonts that do give each a square.
+    narrow = "".join(c for c in line if unicodedata.east_asian_width(c) not in "WF")
+    return (float(_font(100, bold).getlength(narrow)) / 100 + len(line) - len(narrow)) * size
 
 
 def shortened(text: object, width: float, size: float = 12) -> str:
@@ -181,10 +185,11 @@ def shortened(text: object, width: float, size: float = 12) -> str:
     whole = clean(text)
     if text_width(whole, size) <= width:
         return whole
-    kept = whole
-    while kept and text_width(kept + "…", size) > width:
-        kept = kept[:-1]
-    return kept.rstrip() + "…"
+    low, high = 0, len(whole) - 1  # low characters fit, if any do
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if text_width(whole[:middle] + "…", size) <= width else (low, middle - 1)
+    return whole[:low].rstrip() + "…"
 
 
 @functools.cache

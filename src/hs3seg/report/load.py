@@ -258,14 +258,14 @@ class _Reader:
         return events
 
 
-_MEASURED = {"hs3", "hs3_fuse", "hs3_class_heads", "hs3_diagonal", "kmeans", "random", "reversed"}
+MEASURED = {"hs3", "hs3_fuse", "hs3_class_heads", "hs3_diagonal", "kmeans", "random", "reversed"}
 """Arms whose plan comes from phase one."""
 
 
 def _needs_analysis(config: Mapping[str, Any], arms: tuple[str, ...]) -> bool:
     """Whether the run has an analysis at all: not with the baselines alone, nor with a plan written by hand."""
     by_hand = bool(_dict(config.get("supervision")).get("plan"))
-    return not by_hand and (not arms or bool(_MEASURED & set(arms)))
+    return not by_hand and (not arms or bool(MEASURED & set(arms)))
 
 
 def _read_arm(reader: _Reader, folder: str, name: str, splits: tuple[str, ...]) -> Arm:

@@ -3,6 +3,8 @@
 import base64
 import html
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,7 +49,20 @@ def clean(text: object) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return "".join(c if _may_stand(c) else "\ufffd" for c in text)
+
+
+def _may_stand(character: str) -> bool:
+    """Not control characters, halves of pairs, and what turns the direction of the text after it.
+
+    Joiners (U+200C, U+200D) are letters' business: Persian, Indic scripts and joined emoji need them.
+    """
+    if character.isprintable():
+        return True
+    turns = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+    category, code = unicodedata.category(character), ord(character)
+    none = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    return category not in ("Cc", "Cs", "Zl", "Zp") and not turns and not none
 
 
 def escape(text: object) -> str:
@@ -102,8 +117,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], class_: str = "") 
     body = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in rows
     )
+    words = html.unescape(re.sub("<[^>]*>", " ", ", ".join(cell for cell in head if cell)))
     inner = f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
-    return tag("div", inner, class_=f"scroll {class_}".strip(), tabindex=0, role="region", aria_label="table")
+    return tag("div", inner, class_=f"scroll {class_}".strip(), tabindex=0, role="region", aria_label=f"table: {words}")
 
 
 def definitions(entries: Mapping[str, object]) -> str:

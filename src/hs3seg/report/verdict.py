@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hs3seg.report.load import Arm, Run
+from hs3seg.report.load import MEASURED, Run
 from hs3seg.report.markup import arm_title, in_sentence, listed, percent, points
 
 SEED_NOISE = 0.01
@@ -120,7 +120,7 @@ def _caveats(run: Run, ranked: Mapping[str, list[tuple[str, float]]]) -> list[st
             f"{one}: a difference below about 1 point of mIoU is within what one seed moves, and is printed in grey."
             " Several seeds are needed to claim more."
         )
-    found += _budget(list(run.arms.values()))
+    found += _budget(run)
     if "hs3" in run.arms and not {"random", "reversed"} & run.arms.keys() and compared:
         found.append(
             "No control was trained (random groups of the same sizes, reversed order): a gain of HS3 may come from"
@@ -141,13 +141,23 @@ def _caveats(run: Run, ranked: Mapping[str, list[tuple[str, float]]]) -> list[st
     return found
 
 
-def _budget(arms: list[Arm]) -> list[str]:
-    steps = {arm.name: arm.train.get("steps") for arm in arms if arm.train}
+def _budget(run: Run) -> list[str]:
+    """What arms took, with phase one where their groups come from it."""
+    arms = [arm for arm in run.arms.values() if arm.train]
+    by_hand = bool((run.config.get("supervision") or {}).get("plan"))
+    first = (run.phase_one.train.get("steps") if run.phase_one is not None else None) or 0
+    # k-means takes its groups from phase one even where their numbers come from a plan by hand.
+    needs = {arm.name: arm.name in MEASURED and (not by_hand or arm.name == "kmeans") for arm in arms}
+    steps = {arm.name: (arm.train.get("steps") or 0) + first * needs[arm.name] for arm in arms}
     found = []
     if len(set(steps.values())) > 1:
-        shown = ", ".join(f"{in_sentence(name)} {count}" for name, count in steps.items())
-        found.append(f"The arms were not trained for the same number of steps ({shown}).")
-    unfinished = [in_sentence(arm.name) for arm in arms if not arm.train]
+        shown = ", ".join(
+            f"{in_sentence(arm.name)} {f'{first} + ' if first and needs[arm.name] else ''}{arm.train.get('steps')}"
+            for arm in arms
+        )
+        words = ", those of phase one first" if first and any(needs.values()) else ""
+        found.append(f"The arms were not trained for the same number of steps ({shown}{words}).")
+    unfinished = [in_sentence(arm.name) for arm in run.arms.values() if not arm.train]
     if unfinished:
         found.append(f"Not trained to the end: {listed(unfinished)}.")
     return found

@@ -2,6 +2,7 @@ import base64
 import io
 import math
 import re
+import unicodedata
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from fabricated_run import confusion, fabricate, many_classes, street_taxonomy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stnp
-from PIL import Image
+from PIL import Image, ImageFont
 
 from hs3seg.report.canvas import Canvas, shortened, text_width
 from hs3seg.report.comparison_pictures import BOTH, ONLY_ARM, who_is_right
@@ -278,8 +279,17 @@ def test_grouped_truth_equals_remap(assignment: list[int], seed: int) -> None:
     assert np.array_equal(_grouped(labels, grouping), grouping.remap(labels))
 
 
-def test_names_are_shortened_to_fit() -> None:
+def test_names_are_shortened_to_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shortened("sky", 100) == "sky"
+    for text in ("a" * 100, "road marking, dashed " * 9, "W" * 40):
+        for width in (9, 60, 61.5, 130):
+            fits = [n for n in range(len(text)) if text_width(text[:n] + "…") <= width]
+            assert shortened(text, width) == text[: max(fits, default=0)].rstrip() + "…"
+    calls = []
+    whole = ImageFont.FreeTypeFont.getlength
+    monkeypatch.setattr(ImageFont.FreeTypeFont, "getlength", lambda *own: calls.append(1) or whole(*own))
+    shortened("long " * 2000, 60)
+    assert len(calls) < 20
     short = shortened("a" * 100, 60)
     assert short.endswith("…")
     assert text_width(short) <= 60
@@ -290,7 +300,23 @@ def test_escaped_text_is_harmless(text: str) -> None:
     found = escape(text)
     assert not re.search(r"[<>\"']", found)
     assert found.encode("utf-8").decode() == found
-    assert all(c.isprintable() for c in clean(text))
+    shown = clean(text)
+    assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cs", "Zl", "Zp"}
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\ufffe\uffff]", shown)
+    ElementTree.fromstring(f"<text>{found}</text>")
+
+
+def test_joiners_of_scripts_that_need_them_stay() -> None:
+    for name in ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\U0001f468\u200d\U0001f469"):
+        assert clean(name) == name
+    assert clean("a\u202eb\x07") == "a\ufffdb\ufffd"
+
+
+def test_characters_of_east_asia_are_as_wide_as_they_are_high() -> None:
+    name = "\u9053\u8def\u6a19\u8b58"
+    assert text_width(name, 12.5) == 50
+    assert text_width(f"a{name}", 12.5) == pytest.approx(50 + text_width("a", 12.5))
+    assert shortened(name, 45, 12.5) == name[:2] + "\u2026"
 
 
 def test_numbers_in_print() -> None:

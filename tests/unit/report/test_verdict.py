@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,19 @@ def test_caveats_name_seed_controls_budget_and_unfinished_arms() -> None:
     controlled = judge(run_of(values | {"random": {"val": 0.61}}))
     assert "No control" not in " ".join(controlled.caveats)
     assert any("HS3 against random groups (control): \u22121.0 points" in line for line in controlled.findings)
+
+
+def test_phase_one_counts_as_part_of_what_needs_it() -> None:
+    values = {"deep_supervision": {"val": 0.5}, "hs3": {"val": 0.6}, "deep_supervision_long": {"val": 0.6}}
+
+    def told(names: list[str], by_hand: str = "") -> str:
+        run = run_of({name: values[name] for name in names}, deep_supervision_long={"train": {"steps": 190}})
+        phase_one = Arm("phase_one", train={"steps": 90})
+        return " ".join(judge(replace(run, phase_one=phase_one, config={"supervision": {"plan": by_hand}})).caveats)
+
+    assert "steps (deep supervision 100, HS3 90 + 100, those of phase one first)" in told(["deep_supervision", "hs3"])
+    assert "number of steps" not in told(["hs3", "deep_supervision_long"])  # equal compute
+    assert "number of steps" not in told(["deep_supervision", "hs3"], "plan.toml")  # a plan by hand needs none
 
 
 def test_score_without_a_value_is_left_out() -> None:

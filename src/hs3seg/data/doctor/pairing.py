@@ -143,7 +143,8 @@ def open_folder(
             continue
         except DataError as error:
             reason = error
-        if any(layout.values()):
+        # Shares of a split leave the folders as they are.
+        if any(value for key, value in layout.items() if key != "split_fractions"):
             opened.findings += _refusal(split, reason)
             continue
         pairs: list[Pair] = []

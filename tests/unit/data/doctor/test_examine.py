@@ -187,8 +187,10 @@ def test_folder_cut_by_seed_names_its_faults_once(zoo: Zoo, tmp_path: Path) -> N
     for kind in ("images", "masks"):
         shutil.copytree(zoo.root / kind / "train", root / kind)
     (root / "masks" / "scene 002.png").unlink()
-    opened = open_folder(root, CLEAN, zoo.taxonomy)
-    assert [finding.kind for finding in opened.findings] == ["image-without-mask"]
+    # Also where `hs3 data init` has written the shares of the cut down.
+    for layout in ({}, {"split_fractions": {"train": 0.8, "val": 0.2}}):
+        opened = open_folder(root, CLEAN, zoo.taxonomy, **layout)
+        assert [finding.kind for finding in opened.findings] == ["image-without-mask"]
     assert {split: len(dataset) for split, dataset in opened.datasets.items()} == {"train": 11}
 
 

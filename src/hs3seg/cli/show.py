@@ -65,6 +65,11 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         lines.append(line + ".")
     if lines:
         lines.append("One seed: differences of about a point are within what the seed alone moves.")
+        arms = {arm for own in result["splits"].values() for arm in own}
+        if "hs3" in arms and result.get("phase_one") and "deep_supervision_long" not in arms:
+            lines.append(
+                "HS3 trained twice, once to find its groups: of equal compute is the arm deep_supervision_long."
+            )
     return lines
 
 

@@ -188,6 +188,7 @@ def _results(
             for stage in (plans["hs3"].stages if "hs3" in plans else ())
         },
         "plan": str(path / "plan.toml") if (path / "plan.toml").exists() else config.supervision.plan or None,
+        "phase_one": (path / "phase_one" / "train.json").exists(),
         "report": str(path / "report" / "index.html"),
         "seed": config.seed,
     }

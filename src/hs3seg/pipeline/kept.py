@@ -6,7 +6,7 @@ One JSON file per training: KEEP/SETTING/seed-S/NAME.json, and phase_one.json fo
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +140,11 @@ def commits_of(folder: Path, run: Path) -> list[str]:
     return str(commit).split(", ") if commit else []
 
 
-def commits_under(runs: Iterable[Path]) -> str:
-    """Of all finished trainings in some run folders; several with commas."""
+def commits_under(runs: Iterable[Path], arms: Collection[str] | None = None) -> str:
+    """Of finished trainings in some run folders, of all arms or of some, and of phase one; several with commas."""
+    runs = list(runs)
     trained = [(file.parent, run) for run in runs for file in run.glob("arms/*/train.json")]
+    trained = [(folder, run) for folder, run in trained if arms is None or folder.name in arms]
     trained += [(run / PHASE_ONE, run) for run in runs if (run / PHASE_ONE / "train.json").exists()]
     return ", ".join(sorted({commit for folder, run in trained for commit in commits_of(folder, run)}))
 

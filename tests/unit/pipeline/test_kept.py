@@ -100,6 +100,10 @@ def test_early_trainings_name_the_commit_that_they_were_kept_with_or_that_the_ru
     assert commits_of(other / "arms/hs3", other) == ["5eed"]
     assert commits_under([other]) == "5eed"
     assert commits_under([run]) == "1a7e, beef, f00d"
+    assert commits_under(iter([run]), {"hs3"}) == "1a7e, beef, f00d"  # phase one is a part of every study
+    write_json(run / PHASE_ONE / "train.json", {"identity": {}, "commits": ["0ne"]})
+    assert commits_under([run], {"hs3"}) == "0ne, 1a7e"
+    assert commits_under([run], {"none"}) == "0ne, beef, f00d"
 
 
 def test_facts_are_added_to(tmp_path: Path) -> None:

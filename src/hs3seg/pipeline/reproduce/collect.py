@@ -348,5 +348,12 @@ def _pictures(study: Study, ready: Sequence[Ready], found: Found) -> list[Pictur
 
 
 def commits(ready: Sequence[Ready], seeds: Sequence[int]) -> str:
-    """Of the sources that trained, as the trainings say; several with commas."""
-    return commits_under(own.folder / f"seed-{seed}" for own in ready for seed in seeds)
+    """Of the sources that trained this study's arms, as the trainings say; several with commas."""
+    found: set[str] = set()
+    for own in ready:
+        for seed in seeds:
+            path = own.folder / f"seed-{seed}"
+            trained_as = (read_json(path / STUDY) if (path / STUDY).exists() else {}).get("trained_as", {})
+            arms = {trained_as.get(name, name) for name in own.setting.names}
+            found |= set(commits_under([path], arms).split(", "))
+    return ", ".join(sorted(found - {""}))

@@ -138,11 +138,11 @@ _LATE = Variant("online-late", "online", online={"warmup": 0.4})
 _FORGETFUL = Variant("online-forgetful", "online", online={"momentum": 0.0})
 _EAGER = Variant("online-eager", "online", online={"patience": 1, "similarity": 1.0})
 _SINGLE = (
-    (_HELD_OUT, "measured on the analysis split held out"),
-    (_NO_PROBE, "heads that learn groups only"),
-    (_LATE, "after 40 % of the training instead of 15"),
+    (_HELD_OUT, "held-out data"),
+    (_NO_PROBE, "no probe"),
+    (_LATE, "from 40 % on"),
     (_FORGETFUL, "without memory"),
-    (_EAGER, "every proposal adopted"),
+    (_EAGER, "no patience"),
 )
 
 SINGLE_PHASE = Study(
@@ -170,7 +170,10 @@ SINGLE_PHASE = Study(
             *(Row(f"single phase, {words}", {}, CAMVID.name, variant.name) for variant, words in _SINGLE),
         ),
         seeds=(0, 1, 2),
-        note=f"The groups of a single phase are those that it ended with. {_NOTE}",
+        note="The groups of a single phase are those that it ended with. Held-out data: stages are measured on the"
+        " analysis split, which is left out of training, instead of training batches. No probe: heads learn their"
+        " groups only. From 40 % on: of the training, instead of 15. Without memory: what was counted since the last"
+        f" look alone. No patience: every proposal is adopted. {_NOTE}",
     ),
     against=("hs3", "deep_supervision_long"),
 )

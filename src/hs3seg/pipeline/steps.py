@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hs3seg.analysis import OnlinePlan, SupervisionPlan, analyze, load_confusions, load_embeddings, save_confusions
 from hs3seg.analysis.per_image import save_per_image
@@ -247,15 +248,17 @@ def plan_step(
         changes: Values of `[supervision]` that this plan has otherwise.
     """
     settings = session.config.supervision.model_copy(update=changes)
-    embeddings = confusion.with_name("embeddings.npz") if settings.method == "kmeans" else None
+    matrices = load_confusions(confusion)
+    by_features = settings.method == "kmeans"
+    embeddings = load_embeddings(confusion.with_name("embeddings.npz")) if by_features else None
     facts = confusion.with_name(plan_path.stem.replace("plan", "analysis", 1) + ".json")
-    source = _hash_arrays(confusion) + (_hash_arrays(embeddings) if embeddings else "")
+    source = _hash_arrays(matrices) + (_hash_arrays(embeddings) if embeddings is not None else "")
     if plan_path.exists() and not _is_outdated(session, plan_path, facts, source):
         plan = SupervisionPlan.load(plan_path)
         plan.check(taxonomy.names)
         return plan
     study = analyze(
-        load_confusions(confusion),
+        matrices,
         taxonomy.names,
         method=settings.method,
         normalize=settings.normalize,
@@ -265,7 +268,7 @@ def plan_step(
         aspect=settings.aspect,
         gamma=settings.gamma,
         seed=session.config.seed,
-        embeddings=load_embeddings(embeddings) if embeddings else None,
+        embeddings=embeddings,
     )
     study.plan.save(plan_path)
     write_json(facts, study.to_dict() | {"made_of": source, "made": _hash_text(plan_path)})
@@ -530,18 +533,12 @@ def _hash_text(path: Path) -> str:
     return _hash(path.read_text(encoding="utf-8"))
 
 
-def _hash_arrays(path: Path) -> str:
-    """Of the content: the file itself has times in it."""
-    with np.load(path, allow_pickle=False) as file:
-        return _hash([[name, file[name].shape, _rounded(file[name])] for name in sorted(file.files)])
-
-
-def _rounded(array: Any) -> str:
-    """Text of an array as kept numbers have it."""
-    values = np.asarray(array)
-    if values.dtype.kind == "f":
-        values = values.astype(np.float64).round(6) + 0.0
-    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+def _hash_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Of the content, since an .npz file has times in it; with as many digits as kept numbers have."""
+    rounded = {name: np.asarray(array, np.float64).round(6) + 0.0 for name, array in arrays.items()}
+    return _hash(
+        [[name, array.shape, hashlib.sha256(array.tobytes()).hexdigest()] for name, array in sorted(rounded.items())]
+    )
 
 
 def _hash(value: Any) -> str:

@@ -107,7 +107,8 @@ def test_moving_average_is_torchs_with_shared_weights_and_buffers() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_fused_kernel_takes_the_steps_of_torchs_plain_loop(optimizer: str, layout: torch.memory_format) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).to(memory_format=layout)
+    # A bias before BatchNorm has no gradient but rounding, which AdamW makes full steps of.
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).to(memory_format=layout)
     plain = copy.deepcopy(net)
     settings = TrainConfig(optimizer=optimizer, weight_decay=0.1, learning_rate=0.01)  # type: ignore[arg-type]
     fused = make_optimizer(net, settings)

@@ -231,7 +231,7 @@ def fuse(
     if isinstance(net, FusedSegmenter) or getattr(net, "is_fused", False):
         raise NetworkError(
             "the network was fused before, and its classifier is gone; make another one with hs3seg.networks.create,"
-            " or fuse a copy.deepcopy of it"
+            " or fuse copies that were made before"
         )
     if not hasattr(net, "features") or not hasattr(net, "num_classes"):
         raise NetworkError(
